@@ -1,0 +1,93 @@
+public import Glibc
+
+/// An open directory or file of the backend: a descriptor on the real ones.
+public typealias FileHandle = Int32
+
+/// One step of file work. Names are single path components, made by the program itself (never outside text).
+public enum FileStep {
+    /// Writes `name.part` from the vectors, closes it and renames it to `name`; nothing is synced. On an error the `.part` is
+    /// unlinked again. The bytes stay valid until the task is finished.
+    case place(in: FileHandle, name: String, [IOVector])
+    /// Creates `name.part` for appending: `value` is its handle.
+    case createPart(in: FileHandle, name: String)
+    case append(to: FileHandle, [IOVector])
+    case overwrite(FileHandle, at: Int64, [UInt8])
+    case syncData(FileHandle)
+    /// The error of a late write shows here (T-F2): a failed close fails the message.
+    case close(FileHandle)
+    case renamePart(in: FileHandle, name: String)
+    case unlink(in: FileHandle, name: String)
+    case rename(in: FileHandle, from: String, to: FileHandle, name: String)
+    /// `syncfs` of the file system that the directory lies on.
+    case syncFileSystem(FileHandle)
+    case syncDirectory(FileHandle)
+    /// Opens for reading: `value` is the handle.
+    case open(in: FileHandle, name: String)
+    /// Up to `length` bytes into `data`.
+    case read(FileHandle, at: Int64, length: Int)
+    /// Reads a whole file of at most `maxBytes` (else `-EFBIG`).
+    case readWhole(in: FileHandle, name: String, maxBytes: Int)
+    /// Reads through the file from `at` without keeping it: `value` is the CRC32C of `length` bytes.
+    case checksum(FileHandle, at: Int64, length: Int)
+    /// The names in a directory, without `.` and `..`, as `names`.
+    case list(FileHandle)
+    /// Makes the directory (and its parents) if it isn't there and opens it: `value` is the handle.
+    case openDirectory(path: String, create: Bool)
+    /// Free bytes (`value`) and free inodes (`second`) for this user.
+    case space(FileHandle)
+    /// Device (`value`) and inode (`second`) of a directory.
+    case identity(FileHandle)
+}
+
+/// What became of a step.
+public struct FileOutcome: Sendable {
+    /// 0 or more: done, as the step says. Below: `-errno`, or `-ECANCELED` for a step that an earlier one made pointless.
+    public var value: Int
+    public var second: Int = 0
+    public var data: [UInt8] = []
+    public var names: [String] = []
+
+    public init(_ value: Int, second: Int = 0, data: [UInt8] = [], names: [String] = []) {
+        (self.value, self.second, self.data, self.names) = (value, second, data, names)
+    }
+    public var isDone: Bool { value >= 0 }
+    /// The `errno` of a failure.
+    public var fault: Int32 { Int32(-value) }
+}
+
+/// Steps for another thread, done in order. Its maker gives it away with `Backend.run` and has it back when it is finished;
+/// nobody touches it in between.
+public final class FileTask: @unchecked Sendable {
+    public let token: Token
+    public var steps: [FileStep] = []
+    /// One a step.
+    public var outcomes: [FileOutcome] = []
+    /// The rest is skipped (`-ECANCELED`) after the first step that fails. Batches of independent steps say no.
+    public var stopsAtFailure = true
+    /// Keeps what the steps point to.
+    public var context: AnyObject?
+
+    public init(token: Token) { self.token = token }
+}
+
+/// What carries out steps: the kernel, or a simulated disk.
+public protocol FileExecutor: AnyObject {
+    func carryOut(_ step: FileStep) -> FileOutcome
+}
+
+extension FileTask {
+    /// Does all steps on the calling thread.
+    public func carryOut(with executor: some FileExecutor) {
+        outcomes.reserveCapacity(steps.count)
+        var failed = false
+        for step in steps {
+            if failed, stopsAtFailure {
+                outcomes.append(FileOutcome(-Int(ECANCELED)))
+                continue
+            }
+            let outcome = executor.carryOut(step)
+            if !outcome.isDone { failed = true }
+            outcomes.append(outcome)
+        }
+    }
+}
