@@ -26,41 +26,33 @@ public enum DNSTransportFault: Error, Equatable, Sendable {
 /// bytes, is asked for again over TCP (RFC 7766), so that an answer is always whole. The id on the wire is random
 /// and not the query's; the answer comes back with the query's own.
 ///
-/// - Note: c-ares keeps one UDP port per server while queries are open, so only the id protects from a forger who can
-///   send from the server's address. Use a resolver on this host or network, which the AD bit needs anyway (RFC 4035 §4.9.3).
+/// - Note: c-ares keeps one UDP port per server while queries are open, so mostly the id protects from a forger who can
+///   send from the server's address. Use a resolver on this host or network, which the AD bit needs anyway
+///   (RFC 4035 §4.9.3).
 public final class DNSTransport: Sendable {
     /// Queries without an answer that the transport holds, at most. A query costs about 1 KiB.
     public static let outstandingMax = 10_000
 
+    /// Gets the answer, or why there is none.
     public typealias Completion = @Sendable (Result<[UInt8], DNSTransportFault>) -> Void
 
     private let inbox: DNSInbox
-    private let thread: Mutex<pthread_t?>
+    private let thread: Mutex<Thread.Handle?>
 
     /// Starts the transport.
     ///
     /// - Parameters:
-    ///   - servers: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`; empty: those of `/etc/resolv.conf`. At most 8.
+    ///   - servers: `192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`; without a port, 53.
+    ///     Empty: those of `/etc/resolv.conf`.
     ///   - timeoutMilliseconds: of the first try with each server; each further round waits twice as long.
     ///   - tries: how often each server is asked.
     public init(servers: [String], timeoutMilliseconds: Int = 2_000, tries: Int = 3) throws(DNSTransportFault) {
         let inbox = try DNSInbox()
-        let channel = try DNSChannel(
+        // From here to its thread, and never back.
+        nonisolated(unsafe) let channel = try DNSChannel(
             inbox: inbox, servers: servers, timeoutMilliseconds: timeoutMilliseconds, tries: tries)
-        var thread = pthread_t()
-        let start = Unmanaged.passRetained(channel)
-        let error = pthread_create(
-            &thread, nil,
-            { argument in
-                Unmanaged<DNSChannel>.fromOpaque(argument!).takeRetainedValue().run()
-                return nil
-            }, start.toOpaque())
-        guard error == 0 else {
-            start.release()
-            throw .outOfMemory
-        }
         self.inbox = inbox
-        self.thread = Mutex(thread)
+        thread = Mutex(Thread.start("dns") { channel.run() })
     }
 
     deinit { shutDown() }
@@ -69,8 +61,8 @@ public final class DNSTransport: Sendable {
     ///
     /// - Parameters:
     ///   - query: a whole message with one question, without the length that TCP has.
-    ///   - completion: called once, on the transport's thread, where it must only pass the answer on. The answer has the
-    ///     query's id and question; no more of it was looked at.
+    ///   - completion: called once, on the transport's thread, where it must only pass the answer on. The answer
+    ///     has the query's id and question; no more of it was looked at.
     /// - Throws: `.overloaded`, `.shutDown`, `.badQuery`; then `completion` is not called.
     public func send(query: [UInt8], completion: @escaping Completion) throws(DNSTransportFault) {
         guard query.count > 12, query.count <= 512, query[4] == 0, query[5] == 1 else { throw .badQuery }
@@ -81,10 +73,10 @@ public final class DNSTransport: Sendable {
     public func shutDown() {
         guard let thread = thread.withLock({ $0.take() }) else { return }
         inbox.close()
-        if pthread_equal(thread, pthread_self()) != 0 {
-            pthread_detach(thread)  // the last reference was in a completion
+        if pthread_equal(thread.thread, pthread_self()) != 0 {
+            pthread_detach(thread.thread)  // the last reference was in a completion
         } else {
-            pthread_join(thread, nil)
+            thread.join()
         }
     }
 }
@@ -170,7 +162,7 @@ private final class DNSChannel {
         var options = ares_options()
         // NOCHECKRESP: SERVFAIL, NOTIMP and REFUSED are answers. Not EDNS, though queries may have it: c-ares would cut
         // 11 bytes off a query that met SERVFAIL, and take no large answer over UDP ever after.
-        options.flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_STAYOPEN
+        options.flags = ARES_FLAG_NOCHECKRESP
         options.timeout = Int32(clamping: max(timeoutMilliseconds, 1))
         options.tries = Int32(clamping: max(tries, 1))
         options.sock_state_cb_data = Unmanaged.passUnretained(self).toOpaque()
@@ -181,9 +173,15 @@ private final class DNSChannel {
         let mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB
         var status = ares_init_options(&channel, &options, mask)
         guard status == ARES_SUCCESS else { throw .badConfiguration(String(cString: ares_strerror(status))) }
-        for server in servers where !Self.isServer(server) { throw .badConfiguration("\(server): not a server's address") }
         if servers.isEmpty { return }
-        status = ares_set_servers_ports_csv(channel, servers.joined(separator: ","))
+        var list: [String] = []
+        for server in servers {
+            guard let canonical = Self.canonical(server) else {
+                throw .badConfiguration("\(server): not a server's address")
+            }
+            list.append(canonical)
+        }
+        status = ares_set_servers_ports_csv(channel, list.joined(separator: ","))
         guard status == ARES_SUCCESS else { throw .badConfiguration(String(cString: ares_strerror(status))) }
     }
 
@@ -191,35 +189,30 @@ private final class DNSChannel {
         if let channel { ares_destroy(channel) }
     }
 
-    /// Whether c-ares will understand it: it skips what it does not.
-    private static func isServer(_ text: String) -> Bool {
+    /// `192.0.2.1:53` or `[2001:db8::1]:53`, nil if it is neither: c-ares passes over what it does not understand.
+    private static func canonical(_ text: String) -> String? {
         var host = text[...]
-        var port: Substring?
-        if host.first == "[", let end = host.firstIndex(of: "]") {
+        var port: Substring = "53"
+        var address = in6_addr()
+        if host.first == "[" {
+            guard let end = host.firstIndex(of: "]") else { return nil }
             let rest = host[host.index(after: end)...]
             host = host[host.index(after: host.startIndex)..<end]
             if !rest.isEmpty {
-                guard rest.first == ":" else { return false }
+                guard rest.first == ":" else { return nil }
                 port = rest.dropFirst()
             }
+            guard inet_pton(AF_INET6, String(host), &address) == 1 else { return nil }
         } else if let colon = host.firstIndex(of: ":"), host.lastIndex(of: ":") == colon {
             port = host[host.index(after: colon)...]
             host = host[..<colon]
         }
-        if let port {
-            guard port.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let number = UInt16(port), number > 0 else {
-                return false
-            }
-        }
-        var address = in6_addr()
-        return inet_pton(AF_INET, String(host), &address) == 1 || inet_pton(AF_INET6, String(host), &address) == 1
+        guard let number = UInt16(port), number > 0 else { return nil }
+        if inet_pton(AF_INET6, String(host), &address) == 1 { return "[\(host)]:\(number)" }
+        return inet_pton(AF_INET, String(host), &address) == 1 ? "\(host):\(number)" : nil
     }
 
     func run() {
-        // Signals are for the threads that expect them.
-        var signals = sigset_t()
-        sigfillset(&signals)
-        pthread_sigmask(SIG_SETMASK, &signals, nil)
         while true {
             poll(&watched, nfds_t(watched.count), idsInUse.isEmpty ? -1 : Self.tickMilliseconds)
             for ready in watched.dropFirst() where ready.revents != 0 {

@@ -28,7 +28,7 @@ public class SystemBackend {
     private let dns: DNSTransport
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    public init(index: Int, pool: WorkerPool, dns: DNSTransport) {
+    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport) {
         self.pool = pool
         self.dns = dns
         let returns = self.returns
@@ -79,10 +79,10 @@ public class SystemBackend {
         return value
     }
 
-    public func peerAddress(of socket: SocketHandle) -> SocketAddress? { address(socket, getpeername) }
-    public func localAddress(of socket: SocketHandle) -> SocketAddress? { address(socket, getsockname) }
+    public func peerAddress(of socket: SocketHandle) -> SocketAddress? { Self.address(socket, getpeername) }
+    public func localAddress(of socket: SocketHandle) -> SocketAddress? { Self.address(socket, getsockname) }
 
-    private func address(
+    static func address(
         _ socket: SocketHandle, _ call: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
     ) -> SocketAddress? {
         var storage = sockaddr_storage()
@@ -94,7 +94,7 @@ public class SystemBackend {
     }
 
     /// A nonblocking TCP socket bound to `source`, or `-errno`.
-    func makeSocket(to address: SocketAddress, from source: SocketAddress?) -> SocketHandle {
+    static func makeSocket(to address: SocketAddress, from source: SocketAddress?) -> SocketHandle {
         let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         let handle = socket(address.isV4 ? AF_INET : AF_INET6, type, 0)
         guard handle >= 0 else { return -errno }
@@ -130,9 +130,13 @@ public final class EpollBackend: SystemBackend, Backend {
         var isOpen = false
         var isListener = false
         var isReadable = false
+        /// The peer has finished or the connection failed: there is always an end to receive, and no edge will tell of it.
+        var isEnding = false
         var isConnecting = false
         var isReceiving = false
         var isSending = false
+        /// `shutdown` was asked while a send was under way.
+        var shutsDown = false
         var isQueued = false
         var receiveToken = Token(kind: 0, generation: 0, index: 0)
         var sendToken = Token(kind: 0, generation: 0, index: 0)
@@ -149,8 +153,7 @@ public final class EpollBackend: SystemBackend, Backend {
     private static let eventsPerTurn = 512
 
     private let epoll: Int32
-    private var entries: UnsafeMutablePointer<Entry>
-    private var entryCount = 0
+    private var entries = SocketTable(blank: Entry())
     private let arena = UnsafeMutableRawPointer.allocate(byteCount: arenaBytes, alignment: 4096)
     private var arenaUsed = 0
     private let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: eventsPerTurn)
@@ -158,11 +161,11 @@ public final class EpollBackend: SystemBackend, Backend {
     private var ready: [Int32] = []
     private var readyBefore: [Int32] = []
 
-    public override init(index: Int, pool: WorkerPool, dns: DNSTransport) {
+    /// - Parameter index: the reactor's number, for the threads' names.
+    public init(index: Int, pool: WorkerPool, dns: DNSTransport) {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no descriptor left for epoll")
-        entries = .allocate(capacity: 0)
-        super.init(index: index, pool: pool, dns: dns)
+        super.init(reactor: index, pool: pool, dns: dns)
         var event = epoll_event()
         event.events = EPOLLIN.rawValue
         event.data.u64 = UInt64.max
@@ -171,27 +174,12 @@ public final class EpollBackend: SystemBackend, Backend {
 
     deinit {
         close(epoll)
-        entries.deallocate()
         arena.deallocate()
         events.deallocate()
     }
 
-    private func entry(_ socket: SocketHandle) -> UnsafeMutablePointer<Entry> {
-        let index = Int(socket)
-        if index >= entryCount {
-            let count = max(64, entryCount * 2, index + 1)
-            let larger = UnsafeMutablePointer<Entry>.allocate(capacity: count)
-            larger.moveInitialize(from: entries, count: entryCount)
-            (larger + entryCount).initialize(repeating: Entry(), count: count - entryCount)
-            entries.deallocate()
-            entries = larger
-            entryCount = count
-        }
-        return entries + index
-    }
-
     private func register(_ socket: SocketHandle, connecting: Bool = false, listener: Bool = false) {
-        let entry = entry(socket)
+        let entry = entries[socket]
         let generation = entry.pointee.generation &+ 1
         entry.pointee = Entry()
         entry.pointee.generation = generation
@@ -244,7 +232,7 @@ public final class EpollBackend: SystemBackend, Backend {
                 continue
             }
             let socket = Int32(truncatingIfNeeded: data)
-            let entry = entry(socket)
+            let entry = entries[socket]
             guard entry.pointee.isOpen, entry.pointee.generation == UInt32(data >> 32) else { continue }
             happened(socket, entry, events[at].events, &completions)
         }
@@ -254,6 +242,7 @@ public final class EpollBackend: SystemBackend, Backend {
         _ socket: SocketHandle, _ entry: UnsafeMutablePointer<Entry>, _ flags: UInt32, _ completions: inout [Completion]
     ) {
         let writable = EPOLLOUT.rawValue | EPOLLERR.rawValue | EPOLLHUP.rawValue
+        let ending = EPOLLRDHUP.rawValue | EPOLLERR.rawValue | EPOLLHUP.rawValue
         if entry.pointee.isConnecting, flags & writable != 0 {
             entry.pointee.isConnecting = false
             var fault: Int32 = 0
@@ -263,6 +252,7 @@ public final class EpollBackend: SystemBackend, Backend {
         }
         if flags & ~EPOLLOUT.rawValue != 0 {
             entry.pointee.isReadable = true
+            if flags & ending != 0 { entry.pointee.isEnding = true }
             enqueue(socket, entry)
         }
         if entry.pointee.isSending, flags & writable != 0 { continueSend(socket, entry, &completions) }
@@ -278,20 +268,22 @@ public final class EpollBackend: SystemBackend, Backend {
         let socket = operation.socket
         switch operation.kind {
         case .accept:
-            register(socket, listener: true)
-            let entry = entry(socket)
+            // After an error the listener is registered already.
+            if !entries[socket].pointee.isOpen { register(socket, listener: true) }
+            let entry = entries[socket]
+            precondition(!entry.pointee.isReceiving, "accepting already")
             entry.pointee.receiveToken = operation.token
             entry.pointee.isReceiving = true
             entry.pointee.isReadable = true
             enqueue(socket, entry)
         case .receive:
-            let entry = entry(socket)
+            let entry = entries[socket]
             precondition(entry.pointee.isOpen && !entry.pointee.isReceiving, "one receive at a time")
             entry.pointee.isReceiving = true
             entry.pointee.receiveToken = operation.token
             enqueue(socket, entry)
         case .send, .sendFile:
-            let entry = entry(socket)
+            let entry = entries[socket]
             precondition(entry.pointee.isOpen && !entry.pointee.isSending, "one send at a time")
             entry.pointee.isSending = true
             entry.pointee.sendToken = operation.token
@@ -299,9 +291,14 @@ public final class EpollBackend: SystemBackend, Backend {
             entry.pointee.sent = 0
             continueSend(socket, entry, &completions)
         case .shutdown:
-            Glibc.shutdown(socket, Int32(SHUT_WR))
+            let entry = entries[socket]
+            if entry.pointee.isSending {
+                entry.pointee.shutsDown = true
+            } else {
+                Glibc.shutdown(socket, Int32(SHUT_WR))
+            }
         case .close:
-            let entry = entry(socket)
+            let entry = entries[socket]
             precondition(entry.pointee.isOpen, "closed twice")
             if entry.pointee.isReceiving, !entry.pointee.isListener {
                 completions.append(Completion(.receive, entry.pointee.receiveToken, -Int(ECANCELED)))
@@ -322,7 +319,7 @@ public final class EpollBackend: SystemBackend, Backend {
         guard !ready.isEmpty else { return }
         swap(&ready, &readyBefore)
         for socket in readyBefore {
-            let entry = entry(socket)
+            let entry = entries[socket]
             entry.pointee.isQueued = false
             guard entry.pointee.isOpen, entry.pointee.isReceiving, entry.pointee.isReadable else { continue }
             if entry.pointee.isListener {
@@ -350,7 +347,7 @@ public final class EpollBackend: SystemBackend, Backend {
             }
         }
         // A full buffer means more may wait; end of stream and errors stay readable, so that the owner sees them again.
-        if got > 0, got < Self.receiveMaxBytes { entry.pointee.isReadable = false }
+        if got > 0, got < Self.receiveMaxBytes, !entry.pointee.isEnding { entry.pointee.isReadable = false }
         entry.pointee.isReceiving = false
         arenaUsed += max(0, (got + 63) & ~63)
         completions.append(
@@ -369,10 +366,10 @@ public final class EpollBackend: SystemBackend, Backend {
             if socket < 0 {
                 switch -socket {
                 case EINTR, ECONNABORTED: continue
-                case EAGAIN: self.entry(listener).pointee.isReadable = false
+                case EAGAIN: entries[listener].pointee.isReadable = false
                 default:
                     // Out of descriptors or memory: told to the owner, who asks again later.
-                    self.entry(listener).pointee.isReceiving = false
+                    entries[listener].pointee.isReceiving = false
                     completions.append(Completion(.accept, token, Int(socket)))
                 }
                 return
@@ -380,7 +377,7 @@ public final class EpollBackend: SystemBackend, Backend {
             register(socket)
             completions.append(Completion(.accept, token, Int(socket)))
         }
-        enqueue(listener, self.entry(listener))
+        enqueue(listener, entries[listener])
     }
 
     private func continueSend(
@@ -424,12 +421,16 @@ public final class EpollBackend: SystemBackend, Backend {
         }
         entry.pointee.isSending = false
         completions.append(Completion(.send, entry.pointee.sendToken, result))
+        if entry.pointee.shutsDown {
+            entry.pointee.shutsDown = false
+            Glibc.shutdown(socket, Int32(SHUT_WR))
+        }
     }
 
     // MARK: Connections
 
     public func connect(to address: SocketAddress, from source: SocketAddress?, token: Token) -> SocketHandle {
-        let socket = makeSocket(to: address, from: source)
+        let socket = Self.makeSocket(to: address, from: source)
         guard socket >= 0 else { return socket }
         let status = address.withSockaddr { Glibc.connect(socket, $0, $1) }
         if status != 0, errno != EINPROGRESS {
@@ -438,7 +439,7 @@ public final class EpollBackend: SystemBackend, Backend {
             return -fault
         }
         register(socket, connecting: true)
-        entry(socket).pointee.sendToken = token
+        entries[socket].pointee.sendToken = token
         return socket
     }
 }

@@ -16,18 +16,22 @@ public typealias SocketHandle = Int32
 /// What a reactor asks of its sockets: a plain value, carried to the backend in arrays.
 public struct Operation {
     public enum Kind: UInt8, Sendable {
-        /// Go on accepting until `close`. One completion a connection, `result` its socket.
+        /// Go on accepting until `close` or an error. One completion a connection, `result` its socket. An error (no more
+        /// descriptors) comes once and ends it: the owner asks again later. `close` ends it without a completion.
         case accept
-        /// Once: bytes into memory that the backend lends until the next turn.
+        /// Once: bytes into memory that the backend lends until the next turn. After the end of the stream it completes with 0
+        /// as often as it is asked.
         case receive
         /// Once: all `count` vectors at `vectors`. They and what they point to stay valid until the completion; the backend
         /// may change the vectors. A short write is continued here.
         case send
         /// Once: `length` bytes of the open file `file` from `offset`.
         case sendFile
-        /// No more sending (`SHUT_WR`).
+        /// No more sending (`SHUT_WR`), once a send that is under way is done. Has no completion.
         case shutdown
-        /// The end: each operation under way completes with `-ECANCELED` (or its true result), then this one completes.
+        /// The end: each operation under way completes with `-ECANCELED` (or its true result), then this one completes. What
+        /// was sent before in the same turn leaves as far as the socket's buffer takes it at once. The number may be another
+        /// socket's from the turn on that brings the completion: owners tell completions apart by token.
         case close
     }
 
@@ -93,6 +97,7 @@ public protocol Backend: AnyObject {
         finished: inout [Finished])
 
     /// Begins a connection, from `source` if given; completes as `.connect`. The socket, or `-errno` if it can't even begin.
+    /// Which faults show at once and which in the completion is up to the backend; after the latter the owner closes it.
     func connect(to address: SocketAddress, from source: SocketAddress?, token: Token) -> SocketHandle
     func peerAddress(of socket: SocketHandle) -> SocketAddress?
     func localAddress(of socket: SocketHandle) -> SocketAddress?

@@ -1,4 +1,4 @@
-public import Glibc
+import Glibc
 
 /// An IPv4 or IPv6 endpoint.
 public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
@@ -21,7 +21,7 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Runs `body` with the kernel's form of the address.
-    public func withSockaddr<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    func withSockaddr<R>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
         var storage = sockaddr_storage()
         return withUnsafeMutablePointer(to: &storage) { pointer in
             let raw = UnsafeMutableRawPointer(pointer)
@@ -60,8 +60,8 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
                 var inet6 = raw.assumingMemoryBound(to: sockaddr_in6.self).pointee
                 let port = UInt16(bigEndian: inet6.sin6_port)
                 return withUnsafeBytes(of: &inet6.sin6_addr) {
-                    let high = UInt64(bigEndian: $0.load(as: UInt64.self))
-                    let low = UInt64(bigEndian: $0.load(fromByteOffset: 8, as: UInt64.self))
+                    let high = UInt64(bigEndian: $0.loadUnaligned(as: UInt64.self))
+                    let low = UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
                     // An IPv4 peer of a dual-stack listener.
                     if high == 0, low >> 32 == 0xffff {
                         return SocketAddress(v4: UInt32(truncatingIfNeeded: low), port: port)

@@ -3,10 +3,12 @@ import Glibc
 
 /// A certificate that vouches for itself (ECDSA P-256), so that a server can offer STARTTLS before it has a real one.
 public struct SelfSignedCertificate: Sendable {
+    /// For everyone.
     public let certificatePEM: [UInt8]
     /// Secret: for a file that only the server may read.
     public let keyPEM: [UInt8]
 
+    /// As a context takes it.
     public var certificate: TLSCertificate {
         TLSCertificate(certificate: .bytes(certificatePEM), key: .bytes(keyPEM))
     }
@@ -75,8 +77,9 @@ extension SelfSignedCertificate {
     /// the alternative name.
     private static func setName(_ hostname: String, of certificate: OpaquePointer) -> Bool {
         let name = X509_get_subject_name(certificate)
-        let text = hostname.utf8.count <= 64 ? hostname : "localhost"
-        return X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, Array(text.utf8), Int32(text.utf8.count), -1, 0) == 1
+        let text = hostname.utf8.count <= 64 ? hostname : "self-signed"
+        return X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, Array(text.utf8), Int32(text.utf8.count), -1, 0)
+            == 1
             && X509_set_issuer_name(certificate, name) == 1
     }
 

@@ -102,28 +102,45 @@ struct LoadedCertificate: ~Copyable {
     /// At least one certificate, each owned by the caller.
     fileprivate static func readChain(_ source: PEMSource) throws(TLSConfigurationFault) -> [OpaquePointer] {
         let text = try source.load("certificate")
-        ERR_clear_error()
-        let bio = BIO_new_mem_buf(text, Int32(text.count))
-        defer { BIO_free(bio) }
         var chain: [OpaquePointer] = []
-        while chain.count < chainMaxCertificates, let certificate = PEM_read_bio_X509(bio, nil, refusePassword, nil) {
-            chain.append(certificate)
+        let end = readPEM(text) { bio in
+            while chain.count <= chainMaxCertificates, let next = PEM_read_bio_X509(bio, nil, refusePassword, nil) {
+                chain.append(next)
+            }
         }
-        let error = TLSError.drain()
-        if chain.isEmpty { throw TLSConfigurationFault("\(source.name): no PEM certificate in it (\(error.text))") }
-        return chain
+        if chain.isEmpty { throw TLSConfigurationFault("\(source.name): no PEM certificate in it (\(end.text))") }
+        let why: String
+        if chain.count > chainMaxCertificates {
+            why = "more than \(chainMaxCertificates) certificates"
+        } else if end.reason != PEM_R_NO_START_LINE {
+            why = "certificate \(chain.count + 1) cannot be read (\(end.text))"
+        } else {
+            return chain
+        }
+        for certificate in chain { X509_free(certificate) }
+        throw TLSConfigurationFault("\(source.name): \(why)")
     }
 
     private static func readKey(_ source: PEMSource) throws(TLSConfigurationFault) -> OpaquePointer {
         let text = try source.load("private key")
-        ERR_clear_error()
-        let bio = BIO_new_mem_buf(text, Int32(text.count))
-        defer { BIO_free(bio) }
-        guard let key = PEM_read_bio_PrivateKey(bio, nil, refusePassword, nil) else {
+        var key: OpaquePointer?
+        let error = readPEM(text) { key = PEM_read_bio_PrivateKey($0, nil, refusePassword, nil) }
+        guard let key else {
             throw TLSConfigurationFault(
-                "\(source.name): no usable private key in it; it must be PEM, not encrypted (\(TLSError.drain().text))")
+                "\(source.name): no usable private key in it; it must be PEM, not encrypted (\(error.text))")
         }
         return key
+    }
+
+    /// Lets OpenSSL read `text`; the error that it stopped at.
+    private static func readPEM(_ text: [UInt8], _ read: (OpaquePointer?) -> Void) -> TLSError {
+        ERR_clear_error()
+        return text.withUnsafeBytes { bytes in
+            let bio = BIO_new_mem_buf(bytes.baseAddress, Int32(clamping: bytes.count))
+            defer { BIO_free(bio) }
+            read(bio)
+            return TLSError.drain()
+        }
     }
 }
 

@@ -4,6 +4,7 @@ import Glibc
 /// Why a TLS context or certificate could not be made: the operator's files or settings, in one sentence that names the
 /// file.
 public struct TLSConfigurationFault: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The sentence.
     public let description: String
 
     init(_ description: String) { self.description = description }
@@ -11,15 +12,20 @@ public struct TLSConfigurationFault: Error, Equatable, Sendable, CustomStringCon
 
 /// Where PEM text (RFC 7468) comes from.
 public enum PEMSource: Sendable, Equatable {
+    /// A path.
     case file(String)
+    /// The text itself.
     case bytes([UInt8])
 }
 
 /// A certificate with its intermediate certificates behind it, and its private key (not encrypted).
 public struct TLSCertificate: Sendable, Equatable {
+    /// The server's or client's own certificate first, at most 16.
     public var certificate: PEMSource
+    /// The key of the first of them.
     public var key: PEMSource
 
+    /// A pair that a context will check.
     public init(certificate: PEMSource, key: PEMSource) {
         self.certificate = certificate
         self.key = key
@@ -83,8 +89,8 @@ public final class TLSContext: @unchecked Sendable {
             }
             let context = try Self.makeContext(server: true, minimum, maximum)
             table.add(loaded, context: context)  // from here on the table frees it
-            try loaded.install(in: context)
             try Self.configureServer(context, loaded, sessionContext, clientCA)
+            try loaded.install(in: context)
         }
         let first = table.first
         SSL_CTX_set_client_hello_cb(
@@ -99,7 +105,8 @@ public final class TLSContext: @unchecked Sendable {
     /// The context of a client policy.
     ///
     /// - Parameters:
-    ///   - trust: `.nothing` allows old ciphers and short keys too, because the alternative would be plaintext.
+    ///   - trust: `.nothing` allows old ciphers, short keys and servers without secure renegotiation (RFC 5746) too,
+    ///     because the alternative would be plaintext.
     ///   - certificate: shown when the server asks for one.
     public init(
         client trust: TLSTrust, certificate: TLSCertificate? = nil,
@@ -109,6 +116,7 @@ public final class TLSContext: @unchecked Sendable {
         var warnings: [String] = []
         do throws(TLSConfigurationFault) {
             SSL_CTX_set_security_level(context, trust == .nothing ? 0 : 2)
+            if trust == .nothing { SSL_CTX_set_options(context, cr_SSL_OP_LEGACY_SERVER_CONNECT) }
             try Self.require(SSL_CTX_set_cipher_list(context, "HIGH:!aNULL:!eNULL:!PSK:!SRP"), "cipher list")
             switch trust {
             case .system: try Self.require(SSL_CTX_set_default_verify_paths(context), "system trust store")
@@ -154,7 +162,8 @@ extension TLSContext {
     }
 
     private static func configureServer(
-        _ context: OpaquePointer, _ certificate: borrowing LoadedCertificate, _ sessionContext: String, _ clientCA: String?
+        _ context: OpaquePointer, _ certificate: borrowing LoadedCertificate, _ sessionContext: String,
+        _ clientCA: String?
     ) throws(TLSConfigurationFault) {
         SSL_CTX_set_security_level(context, 2)
         SSL_CTX_set_options(context, cr_SSL_OP_CIPHER_SERVER_PREFERENCE | cr_SSL_OP_PRIORITIZE_CHACHA)
@@ -217,8 +226,11 @@ private final class CertificateTable {
 
     /// The context that has the same names with other kinds of key.
     func partner(of certificate: borrowing LoadedCertificate) -> OpaquePointer? {
-        let names = certificate.names, type = certificate.keyType
-        guard let at = entries.firstIndex(where: { $0.names == names && !$0.keyTypes.contains(type) }) else { return nil }
+        let names = certificate.names
+        let type = certificate.keyType
+        guard !names.isEmpty,
+            let at = entries.firstIndex(where: { $0.names == names && !$0.keyTypes.contains(type) })
+        else { return nil }
         entries[at].keyTypes.append(type)
         return entries[at].context
     }

@@ -4,7 +4,7 @@ import CReactor
 ///
 /// Not `BIO_s_mem`, because that one keeps its largest size for as long as the session lives.
 struct TLSWire: ~Copyable {
-    /// Output that OpenSSL itself may add to `TLSSession.outputMaxBytes`, in bytes: a record in progress, and answers to
+    /// What may wait to be sent, in bytes: what `TLSSession.write` allows, a record in progress, and answers to the
     /// handshake and key update messages of a peer that sends and does not read.
     private static let outputHardMaxBytes = TLSSession.outputMaxBytes + (64 << 10)
 

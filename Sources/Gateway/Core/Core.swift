@@ -1,0 +1,494 @@
+import Glibc
+import Protocols
+import Reactor
+
+/// One reactor of the mail process: its sessions, its spool, the queues that it is home to.
+///
+/// `step` is one turn: what the world brought is handled in the order mailboxes and settles, commits, hand-over, receiving, and
+/// then everything that was decided goes out at once.
+final class Core: Queues.Owner {
+    let index: Int
+    let count: Int
+    let reactor: Reactor
+    let spool: Spool
+    let log: EventLog
+    let counters: Counters
+    let calls: FileCalls
+    private(set) var settings: CoreSettings
+    private(set) var routes: Routes
+    private(set) var queues: Queues!
+    private(set) var resolver: NextHopResolver!
+    private var ids: QueueIDMaker
+    private let listeners: [CoreListener]
+    private let outboxes: [Mailbox<CoreMessage>?]
+    private let inboxes: [Mailbox<CoreMessage>]
+    private var local: [CoreMessage] = []
+
+    private var receiving = SessionTable<ReceiveSession>(kind: TokenKind.receive)
+    private var forwarding = SessionTable<ForwardSession>(kind: TokenKind.forward)
+    private var writers: [UInt32: (session: Token, writer: LargeMessageWriter)] = [:]
+    private var nextWriter: UInt32 = 0
+    var networks = ClientNetworks()
+    var memoryBytes = 0
+    private(set) var isStopping = false
+    private var stoppedAt: UInt64 = 0
+    private var notices: [QueueID: (Bool) -> Void] = [:]
+    private var recovery: [UInt64: Recovery] = [:]
+    private var serverMachine: SMTPServerSettings
+    private var acceptsAgain: UInt64 = 0
+
+    /// What a reactor is made of.
+    struct Parts {
+        var index: Int
+        var count: Int
+        var start: UInt32
+        var settings: CoreSettings
+        var routes: Routes
+        var listeners: [CoreListener]
+        /// One a reactor; nil at its own index.
+        var outboxes: [Mailbox<CoreMessage>?]
+        /// From the other reactors, then the control thread's.
+        var inboxes: [Mailbox<CoreMessage>]
+        var counters: Counters
+        var logWriter: LogWriter?
+        var logLevel: Configuration.LogLevel
+    }
+
+    init(_ parts: Parts, backend: any Backend) {
+        (index, count, settings, routes) = (parts.index, parts.count, parts.settings, parts.routes)
+        (listeners, outboxes, inboxes, counters) = (parts.listeners, parts.outboxes, parts.inboxes, parts.counters)
+        reactor = Reactor(backend: backend)
+        log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor)
+        spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
+        calls = FileCalls(reactor: reactor, kind: TokenKind.calls)
+        ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index))
+        serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
+        serverMachine.messageSizeMax = parts.settings.messageSizeMax
+        serverMachine.recipientsMax = parts.settings.recipientsMax
+        serverMachine.offersStartTLS = parts.settings.serverTLS != nil
+        queues = Queues(
+            owner: self, reactor: reactor, spool: spool, log: log, counters: counters, core: index, cores: count,
+            timerKind: TokenKind.queueTimer)
+        queues.hotBytesMax = parts.settings.messageMemoryBytes / 2
+        resolver = NextHopResolver(calls: calls, reactor: reactor)
+    }
+
+    // MARK: Turns
+
+    /// Opens the listeners and begins recovery.
+    func start() {
+        for (number, listener) in listeners.enumerated() {
+            reactor.operations.append(Operation(.accept, listener.socket, listenerToken(number)))
+        }
+        tickAt = reactor.now
+        arm()
+        recoverNew()
+    }
+
+    private func listenerToken(_ number: Int) -> Token {
+        Token(kind: TokenKind.listener, generation: 0, index: UInt32(number))
+    }
+
+    /// Runs until a shutdown is complete.
+    func run() {
+        start()
+        while !isStopped { step() }
+        log.flush()
+    }
+
+    /// Messages taken from one mailbox in one turn.
+    private static let mailPerTurn = 512
+
+    func step() {
+        reactor.turn(mayWait: local.isEmpty && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 })
+        for inbox in inboxes {
+            for _ in 0..<Self.mailPerTurn {
+                guard let message = inbox.receive() else { break }
+                handle(message)
+            }
+        }
+        for finished in reactor.finished { handle(finished) }
+        handleSpool()
+        for completion in reactor.completions { handle(completion) }
+        for token in reactor.expired { expire(token) }
+        while !local.isEmpty {
+            let messages = local
+            local = []
+            for message in messages { handle(message) }
+        }
+        spool.flush()
+        for outbox in outboxes { outbox?.flush() }
+        log.flush()
+        if isStopping { proceedStopping() }
+    }
+
+    func send(_ message: CoreMessage, to core: Int) {
+        if core == index { local.append(message) } else { outboxes[core]!.send(message) }
+    }
+
+    /// Announcements that other homes have not yet taken.
+    var announcedAhead: Int { outboxes.reduce(0) { $0 + ($1?.spilled ?? 0) } }
+
+    func nextID() -> QueueID { ids.next(wall: reactor.wall) }
+
+    // MARK: Messages
+
+    private func handle(_ message: CoreMessage) {
+        switch message {
+        case .routes(let routes):
+            self.routes = routes
+            queues.changed(routes)
+            recoverNew()
+        case .announce(let announcement): queues.enqueue(announcement, routes)
+        case .open(let key, let home): open(key, home)
+        case .sessionUp(let key, let address): queues.sessionUp(key, address)
+        case .want(let key, let address, let count): queues.wants(key, address, count)
+        case .leases(let token, let key, let leases):
+            if let session = forwarding.find(token), session.leased(leases) { break }
+            // It ended while they were on their way.
+            let returned = leases.map { Settlement(slot: $0.slot, generation: $0.generation, result: .released) }
+            send(.settle(key, nil, returned), to: Routes.home(of: key.gatewayID, reactors: count))
+        case .settle(let key, let address, let settlements): queues.settle(key, address, settlements)
+        case .credit(let token, let count): forwarding.find(token)?.credited(count)
+        case .sessionEnded(let key, let address, let end): queues.sessionEnded(key, address, end)
+        case .request(let request): queues.answer(request, routes)
+        case .shutDown: beginStopping()
+        }
+    }
+
+    private func handle(_ finished: Finished) {
+        switch finished {
+        case .files(let task):
+            switch task.token.kind {
+            case TokenKind.spool: spool.finished(task)
+            case TokenKind.calls: calls.finished(task)
+            case TokenKind.largeWriter: writerFinished(task)
+            default: break
+            }
+        case .lookup(let token, let answer): calls.finished(token, answer)
+        case .work: break
+        }
+    }
+
+    private func handle(_ completion: Completion) {
+        switch completion.token.kind {
+        case TokenKind.receive: receiving.find(completion.token)?.completed(completion)
+        case TokenKind.forward: forwarding.find(completion.token)?.completed(completion)
+        case TokenKind.listener: accepted(completion)
+        default: break
+        }
+    }
+
+    private func expire(_ token: Token) {
+        switch token.kind {
+        case TokenKind.receiveTimer: receiving.find(token.with(kind: TokenKind.receive))?.timerFired()
+        case TokenKind.forwardTimer: forwarding.find(token.with(kind: TokenKind.forward))?.timerFired()
+        case TokenKind.queueTimer: queues.timerFired(token)
+        case TokenKind.tick: tick()
+        default: break
+        }
+    }
+
+    // MARK: Receiving
+
+    func serverSettings(for client: IPAddress) -> SMTPServerSettings {
+        var machine = serverMachine
+        machine.offersXClient = settings.trust.xclient.contains { $0.contains(client) }
+        if isUnlimited(client) {
+            machine.transactionsMax = .max
+            machine.commandsMax = .max
+        }
+        return machine
+    }
+
+    private func accepted(_ completion: Completion) {
+        guard case .accept = completion.kind else { return }
+        let listener = listeners[Int(completion.token.index)]
+        guard completion.result >= 0 else {
+            log.alarm(
+                "accept", gateway: "", "no connection can be accepted (\(String(cString: strerror(Int32(-completion.result))))); again in 0.1 s")
+            // Out of descriptors: not spinning, sessions that end free some (T-D11).
+            pausedListeners.append(Int(completion.token.index))
+            acceptsAgain = reactor.now + Limits.nanosecondsPerSecond / 10
+            return arm()
+        }
+        let socket = SocketHandle(completion.result)
+        guard receiving.count < settings.connectionsMax, let peer = reactor.backend.peerAddress(of: socket) else {
+            counters.connectionsRefused.add(1, ordering: .relaxed)
+            // Without a session there is nobody to free: closing is all.
+            reactor.operations.append(
+                Operation(.close, socket, Token(kind: TokenKind.refused, generation: 0, index: 0)))
+            return
+        }
+        let client = IPAddress(peer)
+        networks.connected(client)
+        counters.sessionsTotal.add(1, ordering: .relaxed)
+        counters.sessions.add(1, ordering: .relaxed)
+        let session = receiving.insert { token in
+            ReceiveSession(core: self, token: token, socket: socket, kind: listener.kind, client: client)
+        }
+        session.start()
+    }
+
+    private var pausedListeners: [Int] = []
+
+    func ended(_ session: ReceiveSession) {
+        session.logEnd()
+        session.cancelTimer()
+        networks.left(session.peer)
+        counters.sessions.subtract(1, ordering: .relaxed)
+        receiving.remove(session.token)
+    }
+
+    // MARK: Large messages
+
+    func largeWriter(_ id: QueueID, _ parcels: [IncomingParcel], for session: Token) -> LargeMessageWriter {
+        nextWriter &+= 1
+        let token = Token(kind: TokenKind.largeWriter, generation: 0, index: nextWriter)
+        let writer = LargeMessageWriter(id: id, parcels: parcels, reactor: reactor, token: token)
+        writers[nextWriter] = (session, writer)
+        return writer
+    }
+
+    private func writerFinished(_ task: FileTask) {
+        guard let (session, writer) = writers[task.token.index] else { return }
+        writer.finished(task)
+        if writer.isDone { writers[task.token.index] = nil }
+        receiving.find(session)?.writerProceeded()
+    }
+
+    // MARK: Spool
+
+    private func handleSpool() {
+        for message in spool.committed {
+            noteFailure(message)
+            switch message.owner.kind {
+            case TokenKind.receive:
+                if let session = receiving.find(message.owner) {
+                    session.committed(message)
+                } else if message.fault == nil {
+                    accepted(message, destinations: [])
+                }
+            case TokenKind.notice:
+                if message.fault == nil { accepted(message, destinations: [noticeDestinations.removeValue(forKey: message.id) ?? ""]) }
+                notices.removeValue(forKey: message.id)?(message.fault == nil)
+            default: break
+            }
+        }
+        for removal in spool.removed {
+            guard case .settled(let credit) = removal.purpose else { continue }
+            removal.store.discharge(removal.bytes)
+            if let credit { send(.credit(credit.session, 1), to: credit.core) }
+        }
+        spool.taken()
+    }
+
+    /// A message is durable: its homes hear of it.
+    func accepted(_ message: IncomingMessage, destinations: [String]) {
+        counters.accepted.add(1, ordering: .relaxed)
+        counters.acceptedBytes.add(message.content.count, ordering: .relaxed)
+        for (at, parcel) in message.parcels.enumerated() {
+            parcel.store.device.took(message.content.count)
+            let key = QueueKey(
+                gatewayID: parcel.store.gatewayID, destination: at < destinations.count ? destinations[at] : "")
+            let hot = message.isLarge ? nil : HotParcel(envelope: parcel.envelope, content: message.content)
+            let home = Routes.home(of: key.gatewayID, reactors: count)
+            send(
+                .announce(Announcement(key: key, id: message.id, bytes: message.content.count, hot: hot)), to: home)
+        }
+    }
+
+    /// Design rule M5: after a second failure in a row the mail directory is failed, until a trial gets through.
+    private func noteFailure(_ message: IncomingMessage) {
+        guard let fault = message.fault else {
+            for parcel in message.parcels { parcel.store.failuresInARow.store(0, ordering: .relaxed) }
+            return
+        }
+        counters.alarms.add(1, ordering: .relaxed)
+        log.alarm(
+            fault.wasSync ? "sync-failed" : "write-failed", gateway: fault.store.domain, id: message.id,
+            "\(String(cString: strerror(fault.fault))); the sender was told to try again")
+        guard !fault.isFull else { return }
+        if fault.store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2,
+            fault.store.state.load(ordering: .relaxed) == .ready
+        {
+            fault.store.state.store(.failed, ordering: .relaxed)
+            log.alarm(
+                "store-failed", gateway: fault.store.domain,
+                "two commits in a row failed: no mail is accepted for it until a trial file gets through")
+        }
+    }
+
+    /// Failed mail directories are tried every few seconds.
+    private func tryFailedStores() {
+        for id in routes.ids where Routes.home(of: id, reactors: count) == index {
+            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .failed else { continue }
+            let name = "trial-\(ids.next(wall: reactor.wall))"
+            calls.run(
+                [
+                    .place(in: store.directory, name: name, []), .syncFileSystem(store.directory),
+                    .unlink(in: store.directory, name: name), .syncFileSystem(store.directory),
+                ], on: .bulk
+            ) { [self] outcomes in
+                guard outcomes.allSatisfy(\.isDone) else { return }
+                store.failuresInARow.store(0, ordering: .relaxed)
+                store.state.store(.ready, ordering: .relaxed)
+                log.note(.notice, "store-works-again", store.domain)
+            }
+        }
+    }
+
+    // MARK: Notices
+
+    private var noticeDestinations: [QueueID: String] = [:]
+
+    /// Where mail of our own for this address waits.
+    func systemDestination(_ path: String) -> String {
+        if routes.snapshot.settings.smarthost != nil { return "" }
+        guard let at = path.lastIndex(of: "@") else { return Queues.keptDestination }
+        let domain = String(path[path.index(after: at)...])
+        return domain.hasPrefix("[") ? domain.lowercased() : DomainNameNormaliser.aLabel(domain) ?? domain.lowercased()
+    }
+
+    func notify(_ notice: Notice, then: @escaping (Bool) -> Void) {
+        let id = nextID()
+        let original = notice.parcel.envelope
+        let built = notice.build(
+            noticeID: id, hostname: settings.hostname, wall: reactor.wall,
+            lifetimeSeconds: RetrySchedule.standard.lifetimeSeconds)
+        let recipient = Envelope.Recipient(path: original.reversePath, notify: "NEVER")
+        let envelope = Envelope(
+            reversePath: "", is8Bit: built.is8Bit, needsSMTPUTF8: built.needsSMTPUTF8, recipients: [recipient])
+        // A sender whose domain is a gateway here gets it through that gateway.
+        var target = routes.system
+        var destination = systemDestination(original.reversePath)
+        if let domain = recipient.domain, let name = DomainNameNormaliser.aLabel(domain),
+            let route = routes.route(forDomain: name), route.store.state.load(ordering: .relaxed) != .unavailable
+        {
+            target = route
+            destination = ""
+        }
+        guard let route = target, route.store.charge(built.bytes.count, nil) else { return then(false) }
+        let content = MessageContent()
+        content.append(built.bytes)
+        content.linesBeginningWithDot = built.linesBeginningWithDot
+        let message = IncomingMessage(
+            id: id, content: content, parcels: [IncomingParcel(store: route.store, envelope: envelope)],
+            owner: Token(kind: TokenKind.notice, generation: 0, index: 0))
+        message.chargedBytes = content.count
+        noticeDestinations[id] = destination
+        notices[id] = { [self] isDurable in
+            if isDurable {
+                log.notified(notice.id, kind: notice.kind.rawValue, notice: id)
+            } else {
+                route.store.discharge(content.count)
+            }
+            then(isDurable)
+        }
+        spool.commit(message)
+    }
+
+    func load(
+        _ store: Store, _ lease: Lease, contentMaxBytes: Int, then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
+    ) {
+        ParcelLoader(files: calls).load(
+            store, lease, contentMaxBytes: contentMaxBytes, opensLarge: false, prefixBytes: contentMaxBytes, then: then)
+    }
+
+    // MARK: Forwarding
+
+    private func open(_ key: QueueKey, _ home: Int) {
+        let session = forwarding.insert { token in ForwardSession(core: self, token: token, key: key, home: home) }
+        counters.forwardSessions.add(1, ordering: .relaxed)
+        session.start()
+    }
+
+    func ended(_ session: ForwardSession) {
+        counters.forwardSessions.subtract(1, ordering: .relaxed)
+        forwarding.remove(session.token)
+    }
+
+    // MARK: Recovery
+
+    /// Lists the mail directories that this reactor is home to and that are not counted yet.
+    private func recoverNew() {
+        for id in routes.ids where Routes.home(of: id, reactors: count) == index && recovery[id] == nil {
+            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .listing else { continue }
+            let recovery = Recovery(core: self, store: store)
+            self.recovery[id] = recovery
+            recovery.start()
+        }
+    }
+
+    func recovered(_ store: Store) { recovery[store.gatewayID] = nil }
+
+    /// Gateways whose mail directories are still being listed.
+    var recovering: Int { recovery.count }
+    var startNumber: UInt32 { ids.start }
+
+    // MARK: Ticks
+
+    private var tickAt: UInt64 = 0
+    private var ticks = 0
+
+    private func arm() {
+        _ = reactor.setTimer(
+            min(tickAt + Limits.nanosecondsPerSecond, pausedListeners.isEmpty ? .max : acceptsAgain),
+            Token(kind: TokenKind.tick, generation: 0, index: 0))
+    }
+
+    private func tick() {
+        if !pausedListeners.isEmpty, reactor.now >= acceptsAgain {
+            for number in pausedListeners where !isStopping {
+                reactor.operations.append(Operation(.accept, listeners[number].socket, listenerToken(number)))
+            }
+            pausedListeners = []
+        }
+        guard reactor.now >= tickAt + Limits.nanosecondsPerSecond else { return }
+        tickAt = reactor.now
+        ticks += 1
+        queues.tick()
+        counters.longestTurnNanoseconds.store(Int(reactor.longestTurn), ordering: .relaxed)
+        counters.busyNanoseconds.store(Int(reactor.busyNanoseconds), ordering: .relaxed)
+        counters.messageMemoryBytes.store(memoryBytes, ordering: .relaxed)
+        counters.commits.store(Int(spool.commits), ordering: .relaxed)
+        if index == 0 { measureSpace() }
+        if ticks % 5 == 0 { tryFailedStores() }
+        arm()
+    }
+
+    private func measureSpace() {
+        for device in routes.devices {
+            guard let directory = routes.directory(on: device) else { continue }
+            calls.run([.space(directory)], on: .bulk) { outcomes in
+                guard outcomes[0].isDone else { return }
+                device.freeBytes.store(outcomes[0].value, ordering: .relaxed)
+                device.freeInodes.store(outcomes[0].second, ordering: .relaxed)
+            }
+        }
+    }
+
+    // MARK: The end
+
+    private(set) var isStopped = false
+    private static let stopNanoseconds: UInt64 = 30 * Limits.nanosecondsPerSecond
+
+    private func beginStopping() {
+        guard !isStopping else { return }
+        isStopping = true
+        stoppedAt = reactor.now
+        for listener in listeners {
+            reactor.operations.append(
+                Operation(.close, listener.socket, Token(kind: TokenKind.refused, generation: 0, index: 0)))
+        }
+        forwarding.forEach { $0.shutDown() }
+    }
+
+    private func proceedStopping() {
+        receiving.forEach { $0.shutDown() }
+        let isQuiet = receiving.count == 0 && forwarding.count == 0
+        guard isQuiet || reactor.now - stoppedAt > Self.stopNanoseconds else { return arm() }
+        guard spool.isIdle || reactor.now - stoppedAt > 2 * Self.stopNanoseconds else { return arm() }
+        isStopped = true
+    }
+}

@@ -1,0 +1,164 @@
+import Protocols
+import Reactor
+
+/// What administrators ask of the queues.
+extension Queues {
+    func answer(_ request: CoreRequest, _ routes: Routes) {
+        switch request.what {
+        case .list(let gatewayID, let limit): list(gatewayID, limit, request.answer)
+        case .flush(let gatewayID): request.answer(.done(flush(gatewayID)))
+        case .find(let id): describe(index.find(id), request.answer)
+        case .delete(let id): request.answer(end(id, bounces: false))
+        case .bounce(let id): request.answer(end(id, bounces: true))
+        case .export(let id): export(id, request.answer)
+        case .drop(let gatewayID): request.answer(drop(gatewayID, bounces: false))
+        case .bounceAll(let gatewayID): request.answer(drop(gatewayID, bounces: true))
+        case .health: request.answer(.health(healths))
+        }
+    }
+
+    // MARK: Looking
+
+    private var healths: [QueueHealth] {
+        queues.map { queue in
+            QueueHealth(
+                domain: queue.route.gateway.domain, destination: queue.key.destination,
+                state: queue.holdReason == "held" ? "held" : queue.health.state.word,
+                detail: queue.holdReason ?? (queue.health.detail.isEmpty ? queue.lastReply ?? "" : queue.health.detail),
+                queued: queue.queued, bytes: queue.queuedBytes, sessions: queue.sessions.count + queue.opening)
+        }
+    }
+
+    private func list(_ gatewayID: UInt64?, _ limit: Int, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
+        var references: [ParcelReference] = []
+        for slot in 0..<index.slots where references.count < limit {
+            guard let reference = index.reference(at: slot), index[reference].state != .leaving else { continue }
+            let key = queues[Int(index[reference].queue)].key
+            if gatewayID == nil || key.gatewayID == gatewayID { references.append(reference) }
+        }
+        describe(references, answer)
+    }
+
+    /// Envelopes are read from the files, a few at a time.
+    private func describe(_ references: [ParcelReference], _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
+        guard !references.isEmpty else { return answer(.queued([])) }
+        let walk = Walk(references.count) { answer(.queued($0)) }
+        for reference in references {
+            let entry = index[reference]
+            let queue = queues[Int(entry.queue)]
+            let lease = Lease(
+                slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes,
+                hot: entry.hot, hasState: entry.hasState)
+            owner.load(queue.route.store, lease, contentMaxBytes: 0) { [self] loaded in
+                let parcel = try? loaded.get()
+                // It may have left while the file was read.
+                guard index.holds(reference) else { return walk.add(nil) }
+                walk.add(message(index[reference], queue, parcel))
+            }
+        }
+    }
+
+    /// Gathers answers that come one by one.
+    private final class Walk {
+        private var messages: [QueuedMessage] = []
+        private var left: Int
+        private let done: ([QueuedMessage]) -> Void
+        init(_ left: Int, _ done: @escaping ([QueuedMessage]) -> Void) { (self.left, self.done) = (left, done) }
+        func add(_ message: QueuedMessage?) {
+            if let message { messages.append(message) }
+            left -= 1
+            if left == 0 { done(messages.sorted { $0.id < $1.id }) }
+        }
+    }
+
+    private func message(_ entry: ParcelIndex.Entry, _ queue: GatewayQueue, _ parcel: LoadedParcel?) -> QueuedMessage {
+        let recipients = parcel?.envelope.recipients.enumerated()
+            .filter { !(parcel?.state.settled.contains($0.offset) ?? false) }.map(\.element.path)
+        let state: QueuedMessage.State
+        if queue.isKeptHeld || queue.route.gateway.isHeld {
+            state = .held
+        } else {
+            switch entry.state {
+            case .leased, .leaving, .free: state = .active
+            case .deferred: state = .deferred
+            case .ready: state = queue.health.waitsUntil(reactor.now) == nil ? .queued : .deferred
+            }
+        }
+        var next: Double?
+        if state == .deferred {
+            let instant =
+                entry.state == .deferred
+                ? UInt64(entry.nextTrySeconds) * Limits.nanosecondsPerSecond
+                : queue.health.waitsUntil(reactor.now) ?? reactor.now
+            next = Double(reactor.wall + Int64(instant) - Int64(reactor.now)) / 1e9
+        }
+        return QueuedMessage(
+            id: entry.id.description, domain: queue.route.gateway.domain, from: parcel?.envelope.reversePath ?? "",
+            recipients: recipients ?? [], bytes: entry.bytes, receivedAt: Double(entry.id.milliseconds) / 1_000,
+            state: state, attempts: Int(entry.attempts), nextAttempt: next,
+            lastReply: entry.attempts > 0 || queue.health.isDown || queue.health.hasNoNextHop ? queue.lastReply : nil)
+    }
+
+    private func export(_ id: QueueID, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
+        guard let reference = index.find(id).first else { return answer(.notFound) }
+        let entry = index[reference]
+        let lease = Lease(
+            slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
+            hasState: entry.hasState)
+        owner.load(queues[Int(entry.queue)].route.store, lease, contentMaxBytes: entry.bytes) { loaded in
+            switch loaded {
+            case .success(let parcel): answer(.content(parcel.prefix))
+            case .failure(.damaged(let why)): answer(.busy("the message can't be exported: \(why)"))
+            case .failure(.unreadable(let fault)): answer(.busy("the message can't be read now (error \(fault))"))
+            }
+        }
+    }
+
+    // MARK: Changing
+
+    /// Everything that waits may go now, whatever retry, health or `onContact` say; never against a hold.
+    private func flush(_ gatewayID: UInt64?) -> Int {
+        var count = 0
+        for queue in queues where gatewayID == nil || queue.key.gatewayID == gatewayID {
+            queue.release(until: .max, &index)
+            queue.health.tryNow()
+            queue.isFlushing = true
+            count += queue.queued
+            pump(queue)
+        }
+        return count
+    }
+
+    private func end(_ id: QueueID, bounces: Bool) -> CoreAnswer {
+        let references = index.find(id)
+        guard !references.isEmpty else { return .notFound }
+        for reference in references where index[reference].state == .leased {
+            return .busy("\(id) is being handed over just now; try again in a moment")
+        }
+        for reference in references { end(reference, bounces: bounces) }
+        return .done(references.count)
+    }
+
+    private func end(_ reference: ParcelReference, bounces: Bool) {
+        let queue = queues[Int(index[reference].queue)]
+        if bounces {
+            bounce(reference, queue, Reply(550, EnhancedStatus(5, 7, 1), "Returned by the administrator"), isFinal: true)
+        } else {
+            log.removed(index[reference].id, domain: queue.route.gateway.domain, why: "deleted by the administrator")
+            leave(reference, queue, credit: nil)
+        }
+    }
+
+    /// All mail of a gateway that is being deleted.
+    private func drop(_ gatewayID: UInt64, bounces: Bool) -> CoreAnswer {
+        var count = 0
+        for slot in 0..<index.slots {
+            guard let reference = index.reference(at: slot), index[reference].state != .leased,
+                queues[Int(index[reference].queue)].key.gatewayID == gatewayID
+            else { continue }
+            end(reference, bounces: bounces)
+            count += 1
+        }
+        return .done(count)
+    }
+}

@@ -1,0 +1,482 @@
+import Protocols
+import Reactor
+
+/// The queues that one reactor is home to: keeps index, leases, retry times and health, decides who gets a session, and asks the
+/// spool for the end of what is settled (design §6).
+///
+/// A retry is decided in `attempted`, a bounce in `judge`, a session in `pump`.
+final class Queues {
+    /// What the owner does for it.
+    protocol Owner: AnyObject {
+        func send(_ message: CoreMessage, to core: Int)
+        /// Composes and commits a notice; `then` runs when it is durable (or with a fault when it can't be).
+        func notify(_ notice: Notice, then: @escaping (Bool) -> Void)
+        /// Reads a parcel's envelope and first bytes.
+        func load(
+            _ store: Store, _ lease: Lease, contentMaxBytes: Int, then: @escaping (Result<LoadedParcel, LoadFault>) -> Void)
+    }
+
+    let reactor: Reactor
+    private let spool: Spool
+    let log: EventLog
+    private let counters: Counters
+    private let core: Int
+    private let cores: Int
+    private let timerKind: UInt8
+    var index = ParcelIndex()
+    private(set) var queues: [GatewayQueue] = []
+    private var numbers: [QueueKey: Int32] = [:]
+    private var probesLeft = 0
+    private var probeSecond: UInt64 = 0
+    private var clock: ClockGuard
+    unowned let owner: any Owner
+
+    init(
+        owner: any Owner, reactor: Reactor, spool: Spool, log: EventLog, counters: Counters, core: Int, cores: Int,
+        timerKind: UInt8
+    ) {
+        (self.owner, self.reactor, self.spool, self.log, self.counters) = (owner, reactor, spool, log, counters)
+        (self.core, self.cores, self.timerKind) = (core, cores, timerKind)
+        clock = ClockGuard(now: reactor.now, wall: reactor.wall)
+    }
+
+    // MARK: Queues
+
+    func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
+        if let number = numbers[key] { return queues[Int(number)] }
+        guard let route = routes.route(forID: key.gatewayID) else { return nil }
+        let number = Int32(queues.count)
+        let queue = GatewayQueue(
+            key: key, number: number, route: route, isKeptHeld: key.destination == Self.keptDestination)
+        queues.append(queue)
+        numbers[key] = number
+        return queue
+    }
+
+    /// The destination of mail that is kept in `@system` (Postmaster's, while nobody is named for it).
+    static let keptDestination = "@held"
+
+    /// The gateways' settings changed: what was known of a primary whose next hop changed no longer holds.
+    func changed(_ routes: Routes) {
+        for queue in queues {
+            guard let route = routes.route(forID: queue.key.gatewayID) else { continue }
+            let old = queue.route.gateway
+            guard old !== route.gateway else { continue }
+            queue.route = route
+            if old.forward != route.gateway.forward || old.isHeld != route.gateway.isHeld { queue.health.tryNow() }
+            pump(queue)
+        }
+    }
+
+    /// Recovery begins or ends for a gateway.
+    func setListing(_ key: QueueKey, _ isListing: Bool, _ routes: Routes) {
+        guard let queue = queue(key, routes) else { return }
+        queue.isListing = isListing
+        if !isListing { pump(queue) }
+    }
+
+    // MARK: Parcels
+
+    /// A parcel has become durable, or was found at recovery.
+    func enqueue(_ announcement: Announcement, hasState: Bool = false, _ routes: Routes) {
+        guard let queue = queue(announcement.key, routes) else {
+            log.alarm("orphan", gateway: "\(announcement.key.gatewayID)", id: announcement.id, "its gateway has gone; the file stays")
+            return
+        }
+        let reference = index.insert(
+            announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot)
+        if announcement.hot != nil { hot.append(reference, announcement.hot!.content.allocatedBytes) }
+        index[reference].hasState = hasState
+        queue.queued += 1
+        queue.queuedBytes += announcement.bytes
+        counters.queued.add(1, ordering: .relaxed)
+        queue.append(reference)
+        trimHot()
+        pump(queue)
+    }
+
+    // MARK: Hot parcels
+
+    private var hot = HotList()
+    /// Bytes of messages kept in memory after their commit, so that they leave without being read again.
+    var hotBytesMax = 64 << 20
+
+    private func trimHot() {
+        while hot.bytes > hotBytesMax, let oldest = hot.takeOldest() {
+            if index.holds(oldest) { index[oldest].hot = nil }
+        }
+    }
+
+    // MARK: Sessions
+
+    /// Opens sessions and hands out leases, as far as health, window and settings allow.
+    func pump(_ queue: GatewayQueue) {
+        queue.release(until: seconds, &index)
+        guard queue.holdReason == nil else { return arm(queue) }
+        for at in queue.sessions.indices where queue.sessions[at].wants > 0 && queue.readyCount > 0 {
+            give(queue, at)
+        }
+        if queue.readyCount == 0 {
+            if queue.isFlushing, queue.leased == 0 { queue.isFlushing = false }
+            return arm(queue)
+        }
+        if !queue.isFlushing, queue.health.waitsUntil(reactor.now) != nil { return arm(queue) }
+        let limit = min(queue.health.window, queue.route.gateway.forward.concurrency)
+        // A session for each eight that wait: opening one costs more than sending a message.
+        let wanted = min(limit, (queue.readyCount + 7) / 8)
+        while queue.sessions.count + queue.opening < wanted {
+            if queue.health.isDown, !mayProbe() { return arm(queue, at: reactor.now + Limits.nanosecondsPerSecond / 4) }
+            queue.opening += 1
+            // The first one stays at home, where no mailbox is between.
+            let target = (core + queue.nextCore) % cores
+            queue.nextCore = (queue.nextCore + 1) % cores
+            if queue.sessions.isEmpty, queue.opening == 1 { queue.nextCore = 1 % cores }
+            owner.send(.open(queue.key, home: core), to: queue.opening + queue.sessions.count == 1 ? core : target)
+            if queue.health.isDown { break }
+        }
+        arm(queue)
+    }
+
+    private func mayProbe() -> Bool {
+        let second = reactor.now / Limits.nanosecondsPerSecond
+        if second != probeSecond {
+            probeSecond = second
+            probesLeft = max(1, Limits.probesPerSecond / cores)
+        }
+        guard probesLeft > 0 else { return false }
+        probesLeft -= 1
+        return true
+    }
+
+    private func give(_ queue: GatewayQueue, _ at: Int) {
+        var leases: [Lease] = []
+        while leases.count < queue.sessions[at].wants, let reference = queue.takeReady(index) {
+            leases.append(lease(reference, queue))
+        }
+        guard !leases.isEmpty else { return }
+        queue.sessions[at].wants = 0
+        owner.send(.leases(queue.sessions[at].address.token, queue.key, leases), to: queue.sessions[at].address.core)
+    }
+
+    private func lease(_ reference: ParcelReference, _ queue: GatewayQueue) -> Lease {
+        index[reference].state = .leased
+        queue.leased += 1
+        let entry = index[reference]
+        return Lease(
+            slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
+            hasState: entry.hasState)
+    }
+
+    func sessionUp(_ key: QueueKey, _ address: SessionAddress) {
+        guard let queue = find(key) else { return }
+        queue.opening -= 1
+        queue.sessions.append(GatewayQueue.Session(address: address))
+        if queue.health.answered() { log.health(queue.route.gateway.domain, queue.health.state.word, "answers again") }
+    }
+
+    func wants(_ key: QueueKey, _ address: SessionAddress, _ count: Int) {
+        guard let queue = find(key), let at = queue.sessions.firstIndex(where: { $0.address == address }) else { return }
+        queue.sessions[at].wants = count
+        pump(queue)
+        // Nothing for it now: an empty answer, so that it knows that it may rest.
+        if let at = queue.sessions.firstIndex(where: { $0.address == address }), queue.sessions[at].wants > 0 {
+            owner.send(.leases(address.token, key, []), to: address.core)
+        }
+    }
+
+    func sessionEnded(_ key: QueueKey, _ address: SessionAddress, _ end: SessionEnd) {
+        guard let queue = find(key) else { return }
+        if let at = queue.sessions.firstIndex(where: { $0.address == address }) {
+            queue.sessions.remove(at: at)
+        } else {
+            queue.opening -= 1
+        }
+        switch end {
+        case .done: break
+        case .lost(let reply):
+            queue.lastReply = reply.description
+            queue.health.brokeOff(reply.description)
+        case .unreachable(let reply):
+            queue.isFlushing = false
+            queue.lastReply = reply.description
+            if queue.health.failed(reply.description, now: reactor.now, jitter: reactor.backend.random()) {
+                log.health(queue.route.gateway.domain, queue.health.state.word, reply.description)
+            }
+            expireOldest(queue, reply)
+        case .noNextHop(let why):
+            queue.isFlushing = false
+            queue.lastReply = why
+            if queue.health.foundNoNextHop(why, now: reactor.now) {
+                log.health(queue.route.gateway.domain, queue.health.state.word, why)
+            }
+        case .refused(let reply):
+            queue.isFlushing = false
+            queue.lastReply = reply.description
+            bounceAll(queue, reply)
+        }
+        pump(queue)
+    }
+
+    private func find(_ key: QueueKey) -> GatewayQueue? { numbers[key].map { queues[Int($0)] } }
+
+    // MARK: Settling
+
+    func settle(_ key: QueueKey, _ session: SessionAddress?, _ settlements: [Settlement]) {
+        guard let queue = find(key) else { return }
+        for settlement in settlements {
+            let reference = ParcelReference(slot: settlement.slot, generation: settlement.generation)
+            guard index.holds(reference), index[reference].state == .leased else { continue }
+            switch settlement.result {
+            case .delivered:
+                queue.health.handedOver(concurrency: queue.route.gateway.forward.concurrency)
+                counters.delivered.add(1, ordering: .relaxed)
+                leave(reference, queue, credit: session)
+            case .released:
+                queue.leased -= 1
+                index[reference].state = .ready
+                queue.putBack(reference)
+                credit(session)
+            case .mixed(let parcel): attempted(reference, queue, parcel, session)
+            case .damaged(let why):
+                setAside(reference, queue, why)
+                credit(session)
+            case .unreadable(let fault):
+                log.alarm(
+                    "unreadable", gateway: queue.route.gateway.domain, id: index[reference].id,
+                    "the mail file can't be read (error \(fault)); tried again later")
+                counters.alarms.add(1, ordering: .relaxed)
+                postpone(reference, queue, seconds: 60)
+                credit(session)
+            }
+        }
+        pump(queue)
+    }
+
+    private func credit(_ session: SessionAddress?) {
+        if let session { owner.send(.credit(session.token, 1), to: session.core) }
+    }
+
+    /// The end of a parcel: its file goes with the next commit.
+    func leave(_ reference: ParcelReference, _ queue: GatewayQueue, credit: SessionAddress?) {
+        let entry = index[reference]
+        let removal = Removal(
+            store: queue.route.store, name: MailFile.name(entry.id, contentBytes: entry.bytes), bytes: entry.bytes,
+            purpose: .settled(credit: credit.map { Removal.Credit(core: $0.core, session: $0.token) }))
+        removal.hasState = entry.hasState
+        spool.remove(removal)
+        if entry.state == .leased { queue.leased -= 1 }
+        if let parcel = entry.hot { hot.removed(parcel.content.allocatedBytes) }
+        queue.queued -= 1
+        queue.queuedBytes -= entry.bytes
+        counters.queued.subtract(1, ordering: .relaxed)
+        index.remove(reference)
+    }
+
+    private func setAside(_ reference: ParcelReference, _ queue: GatewayQueue, _ why: String) {
+        let entry = index[reference]
+        log.alarm(
+            "damaged", gateway: queue.route.gateway.domain, id: entry.id,
+            "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent")
+        counters.damaged.add(1, ordering: .relaxed)
+        counters.alarms.add(1, ordering: .relaxed)
+        let name = MailFile.name(entry.id, contentBytes: entry.bytes)
+        let store = queue.route.store
+        let task = FileTask(token: Token(kind: 0, generation: 0, index: 0))
+        task.steps = [.rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)]
+        reactor.backend.run(task, on: .bulk)
+        store.discharge(entry.bytes)
+        queue.leased -= 1
+        if let parcel = entry.hot { hot.removed(parcel.content.allocatedBytes) }
+        queue.queued -= 1
+        queue.queuedBytes -= entry.bytes
+        counters.queued.subtract(1, ordering: .relaxed)
+        index.remove(reference)
+    }
+
+    /// Not plain success: who failed, who waits, who is told (RFC 3461 §5.2, RFC 5321 §6.1).
+    private func attempted(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ parcel: SettledParcel, _ session: SessionAddress?
+    ) {
+        let gateway = queue.route.gateway
+        let entry = index[reference]
+        index[reference].attempts = entry.attempts == .max ? .max : entry.attempts + 1
+        let ageSeconds = Int((reactor.wall / 1_000_000 - entry.id.milliseconds) / 1_000)
+        let isExpired = clock.isTrusted && gateway.retry.lifetimeSeconds.map { ageSeconds >= $0 } ?? false
+        let verdict = judge(parcel, isExpired: isExpired, ageSeconds: ageSeconds, gateway)
+        if let last = parcel.outcomes.last(where: { $0 != nil }) { queue.lastReply = last?.reply.description }
+        if verdict.isProgress { queue.health.handedOver(concurrency: gateway.forward.concurrency) }
+        counters.bounced.add(verdict.failed.count, ordering: .relaxed)
+        let finish = { [self] in
+            if verdict.isOver {
+                counters.delivered.add(verdict.failed.isEmpty ? 1 : 0, ordering: .relaxed)
+                leave(reference, queue, credit: session)
+            } else {
+                counters.deferred.add(1, ordering: .relaxed)
+                if verdict.state != parcel.state {
+                    index[reference].hasState = true
+                    spool.writeState(StateFile(store: queue.route.store, id: entry.id, state: verdict.state))
+                }
+                index[reference].delayNoticeSent = verdict.state.delayNoticeSent
+                if !verdict.state.settled.isEmpty { index[reference].hot = nil }
+                let attempts = Int(index[reference].attempts)
+                let delay = gateway.retry.delaySeconds(afterAttempts: attempts)
+                postpone(reference, queue, seconds: delay + Int(reactor.backend.random() % UInt64(max(1, delay / 10))))
+                credit(session)
+            }
+        }
+        guard let notice = verdict.notice(entry.id, parcel, self) else { return finish() }
+        // The consequence is durable before its cause goes (design rule M4).
+        owner.notify(notice) { [self] isDurable in
+            guard index.holds(reference) else { return }
+            if isDurable {
+                finish()
+            } else {
+                postpone(reference, queue, seconds: 60)
+                credit(session)
+            }
+            pump(queue)
+        }
+    }
+
+    /// What an attempt means for each recipient.
+    private func judge(
+        _ parcel: SettledParcel, isExpired: Bool, ageSeconds: Int, _ gateway: Gateway
+    ) -> Verdict {
+        var verdict = Verdict(state: parcel.state)
+        for (at, outcome) in parcel.outcomes.enumerated() {
+            guard let outcome else { continue }
+            let recipient = parcel.envelope.recipients[at]
+            let notify = recipient.notifyConditions
+            if outcome.reply.isPositive {
+                verdict.isProgress = true
+                verdict.state.settled.append(at)
+                if let notify, notify.contains(.success), !outcome.isDSNPassedOn { verdict.relayed.append((at, outcome)) }
+            } else if outcome.reply.isPermanent || parcel.isFinal || isExpired {
+                verdict.isExpired = outcome.reply.isTransient
+                verdict.state.settled.append(at)
+                verdict.failed.append((at, outcome))
+            } else {
+                verdict.waiting += 1
+                let isLate = ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
+                if isLate, !parcel.state.delayNoticeSent, notify == nil || notify!.contains(.delay) {
+                    verdict.delayed.append((at, outcome))
+                }
+            }
+        }
+        verdict.state.settled.sort()
+        if !verdict.delayed.isEmpty { verdict.state.delayNoticeSent = true }
+        return verdict
+    }
+
+    /// The outcome of an attempt, all recipients considered.
+    struct Verdict {
+        var state: ParcelState
+        var failed: [(Int, RecipientOutcome)] = []
+        var delayed: [(Int, RecipientOutcome)] = []
+        var relayed: [(Int, RecipientOutcome)] = []
+        var waiting = 0
+        var isProgress = false
+        var isExpired = false
+        var isOver: Bool { waiting == 0 }
+
+        /// The notice that the sender is owed; nil: none. Never about a notice (RFC 5321 §6.1, T-E3).
+        func notice(_ id: QueueID, _ parcel: SettledParcel, _ queues: Queues) -> Notice? {
+            guard !parcel.envelope.reversePath.isEmpty else { return nil }
+            let wantsFailure = { (at: Int) in
+                parcel.envelope.recipients[at].notifyConditions.map { $0.contains(.failure) } ?? true
+            }
+            let failures = failed.filter { wantsFailure($0.0) }
+            if !failures.isEmpty { return Notice(kind: .failed, id: id, parcel: parcel, about: failures) }
+            if !relayed.isEmpty { return Notice(kind: .relayed, id: id, parcel: parcel, about: relayed) }
+            if !delayed.isEmpty { return Notice(kind: .delayed, id: id, parcel: parcel, about: delayed) }
+            return nil
+        }
+    }
+
+    private func postpone(_ reference: ParcelReference, _ queue: GatewayQueue, seconds delay: Int) {
+        if index[reference].state == .leased { queue.leased -= 1 }
+        index[reference].state = .deferred
+        index[reference].nextTrySeconds = seconds + UInt32(clamping: delay)
+        queue.defer(reference, until: index[reference].nextTrySeconds)
+        arm(queue)
+    }
+
+    // MARK: Expiry without an attempt of its own
+
+    /// The primary is down: what is past its lifetime bounces with the connection's failure. A parcel bounces only after a
+    /// failed attempt in this run, so a clock that was wrong at boot expires nothing by itself (T-G1).
+    private func expireOldest(_ queue: GatewayQueue, _ reply: Reply) {
+        guard clock.isTrusted, let lifetime = queue.route.gateway.retry.lifetimeSeconds else { return }
+        let oldest = reactor.wall / 1_000_000 - Int64(lifetime) * 1_000
+        for _ in 0..<Self.expiriesPerFailure {
+            guard let reference = queue.takeReady(index) else { return }
+            guard index[reference].id.milliseconds <= oldest else { return queue.putBack(reference) }
+            bounce(reference, queue, reply, isFinal: false)
+        }
+    }
+
+    private static let expiriesPerFailure = 256
+
+    private func bounceAll(_ queue: GatewayQueue, _ reply: Reply) {
+        for _ in 0..<Self.expiriesPerFailure {
+            guard let reference = queue.takeReady(index) else { return }
+            bounce(reference, queue, reply, isFinal: true)
+        }
+    }
+
+    /// Reads the envelope and settles all that is left of the parcel with `reply`.
+    func bounce(_ reference: ParcelReference, _ queue: GatewayQueue, _ reply: Reply, isFinal: Bool) {
+        let lease = lease(reference, queue)
+        owner.load(queue.route.store, lease, contentMaxBytes: Notice.originalMaxBytes) { [self] loaded in
+            let result: Settlement.Result
+            switch loaded {
+            case .success(let parcel):
+                let outcomes = parcel.envelope.recipients.indices.map { at in
+                    parcel.state.settled.contains(at)
+                        ? nil : RecipientOutcome(reply: reply, remoteMTA: nil, isDSNPassedOn: false)
+                }
+                for (at, recipient) in parcel.envelope.recipients.enumerated() where outcomes[at] != nil {
+                    log.attempt(
+                        lease.id, to: recipient.path, domain: queue.route.gateway.domain, relay: "none",
+                        delayMilliseconds: reactor.wall / 1_000_000 - lease.id.milliseconds, outcome: "bounced",
+                        reply: reply)
+                }
+                result = .mixed(
+                    SettledParcel(
+                        envelope: parcel.envelope, state: parcel.state, outcomes: outcomes, original: parcel.prefix,
+                        isWhole: parcel.isWhole, isFinal: isFinal))
+            case .failure(.damaged(let why)): result = .damaged(why)
+            case .failure(.unreadable(let fault)): result = .unreadable(fault)
+            }
+            settle(queue.key, nil, [Settlement(slot: lease.slot, generation: lease.generation, result: result)])
+        }
+    }
+
+    // MARK: Time
+
+    /// Of the monotonic clock, 1 or more.
+    private var seconds: UInt32 { UInt32(clamping: reactor.now / Limits.nanosecondsPerSecond + 1) }
+
+    private func arm(_ queue: GatewayQueue, at instant: UInt64? = nil) {
+        var next = instant ?? .max
+        if let deferred = queue.nextDeferredSeconds { next = min(next, UInt64(deferred) * Limits.nanosecondsPerSecond) }
+        if queue.readyCount > 0, queue.holdReason == nil, let probe = queue.health.waitsUntil(reactor.now) {
+            next = min(next, probe)
+        }
+        guard next < queue.timerAt else { return }
+        reactor.cancelTimer(queue.timer)
+        queue.timerAt = next
+        queue.timer = reactor.setTimer(next, Token(kind: timerKind, generation: 0, index: UInt32(queue.number)))
+    }
+
+    func timerFired(_ token: Token) {
+        guard Int(token.index) < queues.count else { return }
+        let queue = queues[Int(token.index)]
+        queue.timer = .none
+        queue.timerAt = .max
+        pump(queue)
+    }
+
+    /// Once a second.
+    func tick() { clock.look(now: reactor.now, wall: reactor.wall, log) }
+}

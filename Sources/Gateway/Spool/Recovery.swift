@@ -1,0 +1,108 @@
+import Glibc
+import Reactor
+
+/// Brings one mail directory's files back into the queue at start (design rule M11): lists, drops `.part` files of earlier starts,
+/// counts the quota, syncs what it will rely on, and only then lets anything be leased. SMTP is open meanwhile.
+///
+/// It is idempotent, and a crash during itself changes nothing that the next one relies on.
+final class Recovery {
+    private unowned let core: Core
+    private let store: Store
+    private var names: [String] = []
+    private var at = 0
+    private var states: Set<QueueID> = []
+    private var found = 0
+    private var bytes = 0
+
+    /// Names taken in one go, so that a directory of a million files doesn't hold the reactor.
+    private static let namesPerSlice = 500
+
+    init(core: Core, store: Store) { (self.core, self.store) = (core, store) }
+
+    private var key: QueueKey { QueueKey(gatewayID: store.gatewayID) }
+
+    func start() {
+        core.queues.setListing(key, true, core.routes)
+        core.calls.run([.list(store.directory)], on: .bulk) { [self] outcomes in
+            guard outcomes[0].isDone else {
+                core.log.alarm(
+                    "recovery-failed", gateway: store.domain,
+                    "its mail directory can't be listed (\(String(cString: strerror(outcomes[0].fault)))); tried again")
+                core.counters.alarms.add(1, ordering: .relaxed)
+                return core.calls.run([.list(store.directory)], on: .bulk) { [self] _ in start() }
+            }
+            names = outcomes[0].names
+            // A state belongs to its message wherever the listing has it.
+            for name in names {
+                if case .state(let id) = MailFile.entry(name) { states.insert(id) }
+            }
+            sync()
+        }
+    }
+
+    /// What was written before a crash of the process alone may not be on disk yet.
+    private func sync() {
+        core.calls.run([.syncFileSystem(store.directory)], on: .bulk) { [self] outcomes in
+            if !outcomes[0].isDone {
+                core.log.alarm(
+                    "recovery-failed", gateway: store.domain,
+                    "its file system can't be synced (\(String(cString: strerror(outcomes[0].fault)))); mail in it is kept")
+                core.counters.alarms.add(1, ordering: .relaxed)
+            }
+            slice()
+        }
+    }
+
+    private func slice() {
+        var doomed: [FileStep] = []
+        let end = min(at + Self.namesPerSlice, names.count)
+        while at < end {
+            let name = names[at]
+            at += 1
+            switch MailFile.entry(name) {
+            case .message(let id, let contentBytes):
+                // This run's own files were announced when they were committed.
+                guard id.start != core.startNumber else { continue }
+                found += 1
+                bytes += contentBytes
+                _ = store.charge(contentBytes, nil)
+                take(id, contentBytes)
+            case .part(let id):
+                guard id?.start != core.startNumber else { continue }
+                doomed.append(.unlink(in: store.directory, name: name))
+            case .state, .damaged, .head, .foreign: break
+            }
+        }
+        core.calls.run(doomed, on: .bulk, stopsAtFailure: false) { [self] _ in
+            if at < names.count { slice() } else { finish() }
+        }
+    }
+
+    private func take(_ id: QueueID, _ contentBytes: Int) {
+        let announcement = Announcement(key: key, id: id, bytes: contentBytes, hot: nil)
+        guard store.gatewayID == Gateway.systemID else {
+            return core.queues.enqueue(announcement, hasState: states.contains(id), core.routes)
+        }
+        // Mail of our own waits by destination, which only its envelope knows.
+        let lease = Lease(slot: -1, generation: 0, id: id, bytes: contentBytes, hot: nil, hasState: false)
+        core.load(store, lease, contentMaxBytes: 0) { [self] loaded in
+            var destination = Queues.keptDestination
+            if case .success(let parcel) = loaded, parcel.envelope.recipients[0].domain != nil {
+                destination = core.systemDestination(parcel.envelope.recipients[0].path)
+            }
+            core.queues.enqueue(
+                Announcement(
+                    key: QueueKey(gatewayID: Gateway.systemID, destination: destination), id: id, bytes: contentBytes,
+                    hot: nil), hasState: states.contains(id), core.routes)
+        }
+    }
+
+    private func finish() {
+        store.state.store(.ready, ordering: .relaxed)
+        if found > 0 {
+            core.log.note(.info, "recovered", "\(store.domain): \(found) messages, \(bytes) bytes")
+        }
+        core.recovered(store)
+        core.queues.setListing(key, false, core.routes)
+    }
+}

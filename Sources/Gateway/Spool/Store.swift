@@ -1,0 +1,91 @@
+import Protocols
+import Reactor
+import Synchronization
+
+/// A file system under one or more mail directories, shared by all reactors.
+final class Device: Sendable {
+    /// `st_dev`.
+    let id: Int
+    /// As last measured, less what was written since.
+    let freeBytes = Atomic<Int>(Int.max)
+    let freeInodes = Atomic<Int>(Int.max)
+    /// Commits or syncs that failed one after another.
+    let failuresInARow = Atomic<Int>(0)
+
+    init(id: Int) { self.id = id }
+
+    /// Whether `bytes` more may be admitted: a reserve stays for settles, state files and notices (design rule M10).
+    func hasRoom(for bytes: Int) -> Bool {
+        freeBytes.load(ordering: .relaxed) - bytes - bytes / 2 >= Limits.deviceReserveBytes
+            && freeInodes.load(ordering: .relaxed) >= Limits.deviceReserveInodes
+    }
+
+    func took(_ bytes: Int) {
+        freeBytes.subtract(min(bytes, Int.max / 4), ordering: .relaxed)
+        freeInodes.subtract(1, ordering: .relaxed)
+    }
+}
+
+/// The mail directory of one gateway, open, with its quota counters: what reactors share of it.
+///
+/// Any reactor may create files in it; the gateway's home alone lists, unlinks and renames (design rule M6).
+final class Store: Sendable {
+    enum State: UInt8, AtomicRepresentable {
+        /// Its files are still being counted.
+        case listing
+        case ready
+        /// A second commit failed after a failed one (design rule M5): nothing is accepted until a trial succeeds.
+        case failed
+        /// The database knows it and the disk doesn't (design rule M8).
+        case unavailable
+    }
+
+    let gatewayID: UInt64
+    let domain: String
+    let path: String
+    /// -1 when unavailable.
+    let directory: FileHandle
+    let device: Device
+    let state: Atomic<State>
+    let failuresInARow = Atomic<Int>(0)
+
+    private let usedBytes = Atomic<Int>(0)
+    private let usedMessages = Atomic<Int>(0)
+    private let reservedBytes = Atomic<Int>(0)
+
+    init(gatewayID: UInt64, domain: String, path: String, directory: FileHandle, device: Device, state: State) {
+        (self.gatewayID, self.domain, self.path) = (gatewayID, domain, path)
+        (self.directory, self.device) = (directory, device)
+        self.state = Atomic(state)
+    }
+
+    // MARK: Quota (design rule M9)
+
+    /// Stored content and messages, charged whole to this gateway.
+    var used: (bytes: Int, messages: Int) {
+        (usedBytes.load(ordering: .relaxed), usedMessages.load(ordering: .relaxed))
+    }
+
+    /// Early answer at RCPT: used, reserved and the declared size together; the exact one is `charge`.
+    func mayTake(_ bytes: Int, _ quota: Gateway.Quota) -> Bool {
+        let total = usedBytes.load(ordering: .relaxed) + reservedBytes.load(ordering: .relaxed) + bytes
+        return total <= quota.maxBytes ?? .max && usedMessages.load(ordering: .relaxed) < quota.maxMessages ?? .max
+    }
+
+    func reserve(_ bytes: Int) { reservedBytes.add(bytes, ordering: .relaxed) }
+    func unreserve(_ bytes: Int) { reservedBytes.subtract(bytes, ordering: .relaxed) }
+
+    /// Charges one message, exactly: false, and nothing charged, when it would go over.
+    func charge(_ bytes: Int, _ quota: Gateway.Quota?) -> Bool {
+        let messages = usedMessages.add(1, ordering: .relaxed).newValue
+        let total = usedBytes.add(bytes, ordering: .relaxed).newValue
+        guard let quota, messages > quota.maxMessages ?? .max || total > quota.maxBytes ?? .max else { return true }
+        discharge(bytes)
+        return false
+    }
+
+    func discharge(_ bytes: Int) {
+        usedMessages.subtract(1, ordering: .relaxed)
+        usedBytes.subtract(bytes, ordering: .relaxed)
+    }
+}
