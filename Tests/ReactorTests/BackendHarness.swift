@@ -120,7 +120,9 @@ final class BackendHarness {
         var bytes = bytes
         return bytes.withUnsafeMutableBytes { buffer -> Int in
             var vector = IOVector(UnsafeRawBufferPointer(buffer))
-            return withUnsafeMutablePointer(to: &vector) { completion(ask(.send, socket, vectors: $0, count: 1)).result }
+            return withUnsafeMutablePointer(to: &vector) {
+                completion(ask(.send, socket, vectors: $0, count: 1)).result
+            }
         }
     }
 }

@@ -51,7 +51,8 @@ import Testing
             var vectors: [IOVector] = []
             var at = 0
             for index in 0..<count {
-                let size = index == count - 1 ? buffer.count - at : index % 5 == 4 ? 0 : buffer.count / count + index % 3
+                let size =
+                    index == count - 1 ? buffer.count - at : index % 5 == 4 ? 0 : buffer.count / count + index % 3
                 vectors.append(IOVector(UnsafeRawBufferPointer(rebasing: buffer[at..<at + size])))
                 at += size
             }
@@ -593,13 +594,12 @@ import Testing
         #expect(reactor.turns < 20)
     }
 
+    /// Other suites open and close descriptors meanwhile, but fewer than one a probe.
     @Test func probeLeavesNothingOpen() {
         let before = openDescriptors()
-        for _ in 0..<3 { _ = UringBackend.probe() }
-        #expect(abs(openDescriptors() - before) < 3)
+        for _ in 0..<15 { _ = UringBackend.probe() }
+        #expect(openDescriptors() - before < 15)
     }
 
-    private func openDescriptors() -> Int {
-        (0..<2048).count { fcntl(Int32($0), F_GETFD) >= 0 }
-    }
+    private func openDescriptors() -> Int { (0..<2048).count { fcntl(Int32($0), F_GETFD) >= 0 } }
 }

@@ -180,6 +180,22 @@ extension GatewayReport: Codable {
     }
 }
 
+/// One line of `gateway list`: some of the document's keys, in their places, and the status.
+public struct GatewaySummary: Hashable, Sendable, Codable {
+    public struct Delivery: Hashable, Sendable, Codable { public var when: String }
+    public struct Forward: Hashable, Sendable, Codable {
+        /// nil: the domain's own MX set.
+        public var server: String?
+        public var port: Int
+    }
+    public var domain: String
+    public var enabled: Bool
+    public var hold: Bool
+    public var delivery: Delivery
+    public var forward: Forward
+    public var status: GatewayReport.Status
+}
+
 /// What a gateway's mail takes.
 public struct GatewayUsage: Hashable, Sendable, Codable {
     public var domain: String
@@ -204,10 +220,20 @@ public struct ControlCount: Hashable, Sendable, Codable { public var count: Int 
 public struct ControlText: Hashable, Sendable, Codable { public var text: String }
 
 /// An exported message.
-public struct ControlContent: Hashable, Sendable, Codable { public var content: Data }
+public struct ControlContent: Hashable, Sendable, Codable {
+    /// In base64 on the way.
+    public var content: Data
+
+    init(_ content: [UInt8]) { self.content = Data(content) }
+}
 
 /// Whether the server does all that is configured.
 public struct ControlReadiness: Hashable, Sendable, Codable {
     public var ready: Bool
     public var reason: String?
+}
+
+extension Settings {
+    /// Every key with its value in force.
+    public var yaml: String { value.yaml }
 }

@@ -1,3 +1,4 @@
+import CReactor
 import Glibc
 
 /// The Unix socket that control clients and the server meet on.

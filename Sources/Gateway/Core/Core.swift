@@ -100,7 +100,9 @@ final class Core: Queues.Owner {
     private static let mailPerTurn = 512
 
     func step() {
-        reactor.turn(mayWait: local.isEmpty && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 })
+        // A box that was left half full rings no more; a spill list waits for room.
+        let isQuiet = local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
+        reactor.turn(mayWait: isQuiet)
         for inbox in inboxes {
             for _ in 0..<Self.mailPerTurn {
                 guard let message = inbox.receive() else { break }
@@ -139,6 +141,7 @@ final class Core: Queues.Owner {
             self.routes = routes
             queues.changed(routes)
             recoverNew()
+        case .settings(let settings): self.settings = settings
         case .announce(let announcement): queues.enqueue(announcement, routes)
         case .open(let key, let home): open(key, home)
         case .sessionUp(let key, let address): queues.sessionUp(key, address)
@@ -195,8 +198,8 @@ final class Core: Queues.Owner {
         var machine = serverMachine
         machine.offersXClient = settings.trust.xclient.contains { $0.contains(client) }
         if isUnlimited(client) {
-            machine.transactionsMax = .max
-            machine.commandsMax = .max
+            machine.transactionsMax = 1_000_000
+            machine.commandsMax = 10_000_000
         }
         return machine
     }

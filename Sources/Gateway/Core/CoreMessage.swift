@@ -101,6 +101,8 @@ enum SessionEnd: Sendable {
 /// What one reactor says to another, or the control thread to one of them.
 enum CoreMessage: Sendable {
     case routes(Routes)
+    /// After SIGHUP.
+    case settings(CoreSettings)
     case announce(Announcement)
     /// Home → worker: open a session for this queue.
     case open(QueueKey, home: Int)

@@ -21,6 +21,23 @@ public struct QueuedMessage: Hashable, Sendable, Codable {
     public var lastReply: String?
 }
 
+extension QueuedMessage {
+    /// Every key is there, also where there is no value: scripts rely on them.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(id, forKey: .id)
+        try container.encode(domain, forKey: .domain)
+        try container.encode(from, forKey: .from)
+        try container.encode(recipients, forKey: .recipients)
+        try container.encode(bytes, forKey: .bytes)
+        try container.encode(receivedAt, forKey: .receivedAt)
+        try container.encode(state, forKey: .state)
+        try container.encode(attempts, forKey: .attempts)
+        try container.encode(nextAttempt, forKey: .nextAttempt)
+        try container.encode(lastReply, forKey: .lastReply)
+    }
+}
+
 /// One queue's state as people see it.
 public struct QueueHealth: Hashable, Sendable, Codable {
     /// The gateway's; `@system` for mail of our own.

@@ -66,6 +66,10 @@ final class GatewayQueue {
         return nil
     }
 
+    func peekReady(_ index: borrowing ParcelIndex) -> ParcelReference? {
+        ready.first { index.holds($0) && index[$0].state == .ready }
+    }
+
     var nextDeferredSeconds: UInt32? { deferred.min?.seconds }
 
     /// Moves what is due (or everything) to the ready ones.

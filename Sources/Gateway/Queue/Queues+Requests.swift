@@ -25,8 +25,14 @@ extension Queues {
                 domain: queue.route.gateway.domain, destination: queue.key.destination,
                 state: queue.holdReason == "held" ? "held" : queue.health.state.word,
                 detail: queue.holdReason ?? (queue.health.detail.isEmpty ? queue.lastReply ?? "" : queue.health.detail),
-                queued: queue.queued, bytes: queue.queuedBytes, sessions: queue.sessions.count + queue.opening)
+                queued: queue.queued, bytes: queue.queuedBytes, sessions: queue.sessions.count + queue.opening,
+                oldest: oldest(queue))
         }
+    }
+
+    /// Of the ready ones, which keep their order of arrival.
+    private func oldest(_ queue: GatewayQueue) -> Double? {
+        queue.peekReady(index).map { Double(index[$0].id.milliseconds) / 1_000 }
     }
 
     private func list(_ gatewayID: UInt64?, _ limit: Int, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {

@@ -7,7 +7,8 @@ public class SystemBackend {
     /// Where other threads put what they have finished.
     final class Returns: Sendable {
         private let box = Mutex<[Finished]>([])
-        let doorbell = Doorbell()
+        let doorbell: Doorbell
+        init(doorbell: Doorbell) { self.doorbell = doorbell }
         func put(_ finished: Finished) {
             box.withLock { $0.append(finished) }
             doorbell.ring()
@@ -21,14 +22,15 @@ public class SystemBackend {
         }
     }
 
-    let returns = Returns()
+    let returns: Returns
     private let commitLane: FileLane
     private let bulkLane: FileLane
     private let pool: WorkerPool
     private let dns: DNSTransport
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport) {
+    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell) {
+        returns = Returns(doorbell: doorbell)
         self.pool = pool
         self.dns = dns
         let returns = self.returns
@@ -83,7 +85,8 @@ public class SystemBackend {
     public func localAddress(of socket: SocketHandle) -> SocketAddress? { Self.address(socket, getsockname) }
 
     static func address(
-        _ socket: SocketHandle, _ call: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
+        _ socket: SocketHandle,
+        _ call: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32
     ) -> SocketAddress? {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -162,10 +165,11 @@ public final class EpollBackend: SystemBackend, Backend {
     private var readyBefore: [Int32] = []
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    public init(index: Int, pool: WorkerPool, dns: DNSTransport) {
+    /// - Parameter doorbell: rung by whoever sends to this reactor's mailboxes.
+    public init(index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell()) {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no descriptor left for epoll")
-        super.init(reactor: index, pool: pool, dns: dns)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell)
         var event = epoll_event()
         event.events = EPOLLIN.rawValue
         event.data.u64 = UInt64.max

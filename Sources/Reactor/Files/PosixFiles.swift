@@ -63,7 +63,7 @@ public final class PosixFiles: FileExecutor {
                     return -Int(errno)
                 }
                 // A file that takes nothing and names no error has no room.
-                if written == 0, buffer[at...].contains(where: { $0.iov_len > 0 }) { return -Int(ENOSPC) }
+                if written == 0, buffer[at..<at + count].contains(where: { $0.iov_len > 0 }) { return -Int(ENOSPC) }
                 total += written
                 at += IOVector.advance(buffer.baseAddress! + at, count: buffer.count - at, by: written)
             }
@@ -144,9 +144,9 @@ public final class PosixFiles: FileExecutor {
             guard let entry = readdir(stream) else {
                 return errno == 0 ? FileOutcome(names.count, names: names) : FileOutcome(-Int(errno))
             }
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
+            // The entry ends with its name; only the declared type says 256 bytes.
+            let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!
+            let name = String(cString: start.assumingMemoryBound(to: CChar.self))
             if name != ".", name != ".." { names.append(name) }
         }
     }
@@ -160,8 +160,9 @@ public final class PosixFiles: FileExecutor {
                     // A directory without its own entry on disk would vanish with a power loss.
                     let parent = cr_open(String(Self.parent(of: at)), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
                     if parent >= 0 {
-                        fsync(parent)
+                        let synced = outcome(fsync(parent))
                         close(parent)
+                        guard synced.isDone else { return synced }
                     }
                 } else if errno != EEXIST {
                     return FileOutcome(-Int(errno))
@@ -181,12 +182,14 @@ public final class PosixFiles: FileExecutor {
         guard fstatvfs(directory, &status) == 0 else { return FileOutcome(-Int(errno)) }
         // File systems without a fixed table of inodes (btrfs) say 0 of 0.
         let inodes = status.f_files == 0 ? Int.max : Int(clamping: status.f_favail)
-        return FileOutcome(Int(clamping: UInt64(status.f_bavail) * UInt64(status.f_frsize)), second: inodes)
+        let (bytes, isMore) = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
+        return FileOutcome(isMore ? Int.max : Int(clamping: bytes), second: inodes)
     }
 
     private func identity(_ directory: FileHandle) -> FileOutcome {
         var status = stat()
         guard fstat(directory, &status) == 0 else { return FileOutcome(-Int(errno)) }
-        return FileOutcome(Int(status.st_dev), second: Int(status.st_ino))
+        // Some network file systems use all 64 bits of an inode's number.
+        return FileOutcome(Int(clamping: status.st_dev), second: Int(bitPattern: UInt(status.st_ino)))
     }
 }

@@ -36,7 +36,7 @@ public struct TimerWheel: ~Copyable {
 
     public init(now: UInt64) { current = now >> Self.tickShift }
 
-    /// - Parameter deadline: monotonic nanoseconds; one in the past fires at the next `advance`.
+    /// - Parameter deadline: monotonic nanoseconds; one in the past fires at the next tick.
     public mutating func set(_ deadline: UInt64, _ token: Token) -> ID {
         let index: Int32
         if free >= 0 {
@@ -46,7 +46,7 @@ public struct TimerWheel: ~Copyable {
             index = Int32(entries.count)
             entries.append(Entry())
         }
-        let tick = (deadline + (1 << Self.tickShift) - 1) >> Self.tickShift
+        let tick = deadline >> Self.tickShift + (deadline & (1 << Self.tickShift - 1) == 0 ? 0 : 1)
         entries[Int(index)].token = token
         entries[Int(index)].tick = max(tick, current + 1)
         entries[Int(index)].generation &+= 1

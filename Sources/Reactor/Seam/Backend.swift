@@ -64,7 +64,9 @@ public struct Completion {
     /// Received bytes; lent until the next turn.
     public var bytes: UnsafeRawBufferPointer
 
-    public init(_ kind: Kind, _ token: Token, _ result: Int, bytes: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
+    public init(
+        _ kind: Kind, _ token: Token, _ result: Int, bytes: UnsafeRawBufferPointer = .init(start: nil, count: 0)
+    ) {
         (self.kind, self.token, self.result, self.bytes) = (kind, token, result, bytes)
     }
 }

@@ -7,7 +7,7 @@ import Glibc
 public final class SimulatedBackend: Backend {
     public let name = "simulated"
     public let index: Int
-    public let doorbell = Doorbell(simulated: true)
+    public let doorbell: Doorbell
 
     /// What the next turn brings.
     private enum Posted {
@@ -35,8 +35,6 @@ public final class SimulatedBackend: Backend {
     private let fate: SimulatedFate
     private let disk: SimulatedDisk
     private let sockets: SimulatedSockets
-    private let resolve: ([UInt8]) -> Result<[UInt8], LookupFault>
-    private let wall: () -> Int64
     private var randomness: SimulatedRandom
     private let arena = UnsafeMutableRawPointer.allocate(byteCount: arenaBytes, alignment: 4096)
     private var arenaUsed = 0
@@ -52,12 +50,9 @@ public final class SimulatedBackend: Backend {
     /// Stands still until then.
     var stalledUntil: UInt64 = 0
 
-    init(
-        index: Int, fate: SimulatedFate, disk: SimulatedDisk, sockets: SimulatedSockets, wall: @escaping () -> Int64,
-        resolve: @escaping ([UInt8]) -> Result<[UInt8], LookupFault>
-    ) {
+    init(index: Int, fate: SimulatedFate, disk: SimulatedDisk, sockets: SimulatedSockets, doorbell: Doorbell) {
         (self.index, self.fate, self.disk, self.sockets) = (index, fate, disk, sockets)
-        (self.wall, self.resolve) = (wall, resolve)
+        self.doorbell = doorbell
         randomness = SimulatedRandom(seed: fate.random.next())
     }
 
@@ -65,7 +60,7 @@ public final class SimulatedBackend: Backend {
 
     // MARK: When to run
 
-    private func listen() {
+    private func hearDoorbell() {
         if !doorbell.beginSleep() { hasRung = true }
         doorbell.endSleep()
     }
@@ -73,7 +68,7 @@ public final class SimulatedBackend: Backend {
     /// The instant from which this reactor may take its turn; nil: it sleeps until something happens.
     var readyAt: UInt64? {
         guard isAlive else { return nil }
-        listen()
+        hearDoorbell()
         let wanted = mustRun || hasRung || !posted.isEmpty ? fate.now : wakeAt
         return wanted.map { max($0, stalledUntil) }
     }
@@ -86,9 +81,9 @@ public final class SimulatedBackend: Backend {
     ) {
         defer { operations.removeAll(keepingCapacity: true) }
         guard isAlive else { return }
-        (arena + 0).initializeMemory(as: UInt8.self, repeating: 0xdd, count: arenaUsed)
+        arena.initializeMemory(as: UInt8.self, repeating: 0xdd, count: arenaUsed)
         arenaUsed = 0
-        listen()
+        hearDoorbell()
         let rang = hasRung
         hasRung = false
         for operation in operations { sockets.begin(operation, for: self) }
@@ -213,7 +208,10 @@ public final class SimulatedBackend: Backend {
     }
 
     private func startNext(_ lane: SimulatedLane) {
-        guard !lane.waiting.isEmpty else { return lane.task = nil }
+        guard !lane.waiting.isEmpty else {
+            lane.task = nil
+            return
+        }
         lane.task = lane.waiting.removeFirst()
         lane.hasFailed = false
         var delay = fate.random.within(fate.settings.fileDelay)
@@ -242,6 +240,7 @@ public final class SimulatedBackend: Backend {
             fate.at(hungUntil, .lane, subject(lane)) { [weak self] in self?.proceed(lane) }
             return
         }
+        fate.counters.fileParts += 1
         let outcome = work.proceed(on: disk)
         lane.work = outcome == nil ? work : nil
         if let outcome {
@@ -262,7 +261,7 @@ public final class SimulatedBackend: Backend {
         let fault = fate.random.pick([LookupFault.timedOut, .unreachable, .overloaded])
         fate.after(fate.settings.lookupDelay, .lookup, index) { [weak self] in
             guard let self, isAlive else { return }
-            posted.append(.finished(.lookup(token, fails ? .failure(fault) : resolve(query))))
+            posted.append(.finished(.lookup(token, fails ? .failure(fault) : fate.resolver(query))))
         }
     }
 
@@ -277,7 +276,7 @@ public final class SimulatedBackend: Backend {
     // MARK: Clocks and randomness
 
     public func monotonicNow() -> UInt64 { fate.now }
-    public func wallNow() -> Int64 { wall() }
+    public func wallNow() -> Int64 { fate.wallNow }
     public func random() -> UInt64 { randomness.next() }
 
     // MARK: End

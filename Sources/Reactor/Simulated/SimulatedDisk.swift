@@ -1,4 +1,3 @@
-import CReactor
 import Glibc
 
 /// A trouble with a simulated device: the `countdown`-th matching action from now fails, and `times` - 1 after it.
@@ -34,6 +33,8 @@ public final class SimulatedDisk: FileExecutor {
         let inode: SimulatedInode
         let volume: SimulatedVolume
         let mode: Mode
+        /// Where the next append writes; an overwrite doesn't move it.
+        var position = 0
     }
 
     private static let handlesMax = 65_536
@@ -176,6 +177,8 @@ public final class SimulatedDisk: FileExecutor {
         return Int(handle)
     }
 
+    func moveOn(_ handle: FileHandle, by count: Int) { opened[Int(handle)]?.position += count }
+
     func closeHandle(_ handle: FileHandle) {
         guard let entry = self[handle] else { return }
         opened[Int(handle)] = nil
@@ -198,7 +201,8 @@ public final class SimulatedDisk: FileExecutor {
 
     static func nameFault(_ name: String) -> Int32? {
         if name.utf8.count > nameMaxBytes { return ENAMETOOLONG }
-        return name.isEmpty || name == "." || name == ".." || name.utf8.contains(0x2f) || name.utf8.contains(0) ? EINVAL : nil
+        return name.isEmpty || name == "." || name == ".." || name.utf8.contains(0x2f) || name.utf8.contains(0)
+            ? EINVAL : nil
     }
 
     // MARK: Paths
@@ -241,6 +245,10 @@ public final class SimulatedDisk: FileExecutor {
                     return -Int(ENOSPC)
                 }
                 let directory = SimulatedDirectory(number: number)
+                if let fault = fault(.sync, volume, byChance: byChance) {
+                    volume.link(directory, in: at, name)
+                    return -Int(fault)
+                }
                 volume.linkDurably(directory, in: at, name)
                 at = directory
             }

@@ -2,7 +2,8 @@
 final class SimulatedFate {
     /// What an event, a decision or a completion was, for the trace.
     enum Mark: UInt64 {
-        case turn = 1, advance, stall, completion, finished, segment, end, reset, window, connect, send, lane, lookup, work
+        case turn = 1
+        case advance, stall, completion, finished, segment, end, reset, window, connect, send, lane, lookup, work
         case fileStep, kill, powerLoss, wallJump, close, script
     }
 
@@ -22,8 +23,12 @@ final class SimulatedFate {
     let settings: SimulatedSettings
     var random: SimulatedRandom
     var counters = SimulatedCounters()
+    /// Answers DNS queries.
+    var resolver: ([UInt8]) -> Result<[UInt8], LookupFault> = { _ in .failure(.unreachable) }
     /// Virtual monotonic nanoseconds.
     private(set) var now: UInt64 = 1_000_000_000
+    /// What the wall clock shows beyond `now`.
+    var wallOffset: Int64
     /// A digest of all that was noted.
     private(set) var traceHash: UInt64 = 0xcbf2_9ce4_8422_2325
     /// A binary heap.
@@ -32,6 +37,7 @@ final class SimulatedFate {
 
     init(seed: UInt64, settings: SimulatedSettings) {
         self.settings = settings
+        wallOffset = settings.wallStart - 1_000_000_000
         random = SimulatedRandom(seed: seed)
     }
 
@@ -51,6 +57,8 @@ final class SimulatedFate {
     }
 
     // MARK: Time
+
+    var wallNow: Int64 { wallOffset &+ Int64(now) }
 
     var nextEventTime: UInt64? { events.first?.time }
 

@@ -46,7 +46,7 @@ struct SimulatedFileWork {
         switch step {
         case .place(let directory, let name, let vectors): return place(disk, directory, name, vectors)
         case .createPart(let directory, let name): return createPart(disk, directory, name)
-        case .append(let file, let vectors): return writePart(disk, file, vectors)
+        case .append(let file, let vectors): return write(disk, file, vectors)
         case .overwrite(let file, let offset, let bytes): return overwrite(disk, file, offset, bytes)
         case .syncData(let file), .syncFileSystem(let file), .syncDirectory(let file): return sync(disk, file)
         case .close(let file): return close(disk, file)
@@ -92,7 +92,7 @@ struct SimulatedFileWork {
             file = FileHandle(made.value)
             phase = .writing
         case .writing:
-            switch writePart(disk, file, vectors) {
+            switch write(disk, file, vectors) {
             case .none: break
             case .some(let outcome) where outcome.isDone: phase = .closing
             case .some(let outcome):
@@ -137,12 +137,17 @@ struct SimulatedFileWork {
     }
 
     /// Some more of the vectors; the outcome when all is written or nothing more can be.
-    private mutating func writePart(_ disk: SimulatedDisk, _ handle: FileHandle, _ vectors: [IOVector]) -> FileOutcome? {
+    private mutating func write(_ disk: SimulatedDisk, _ handle: FileHandle, _ vectors: [IOVector]) -> FileOutcome? {
         guard let entry = disk[handle], entry.mode == .writing, let file = entry.inode as? SimulatedFile else {
             disk.fate.counters.badHandles += 1
             return FileOutcome(-Int(EBADF))
         }
         var fault: Int32?
+        var partBytes = 0
+        defer {
+            disk.moveOn(handle, by: partBytes)
+            total += partBytes
+        }
         if !hasBegunWriting { fault = disk.fault(.write, entry.volume, byChance: byChance) }
         hasBegunWriting = true
         var budget = disk.fate.random.size(upTo: Self.partMaxBytes)
@@ -150,10 +155,11 @@ struct SimulatedFileWork {
             let rest = vectors[vector].iov_len - offset
             let count = min(rest, budget)
             if count > 0 {
-                guard file.data.count + count <= SimulatedDisk.fileMaxBytes else { return FileOutcome(-Int(EFBIG)) }
+                let position = entry.position + partBytes
+                guard position + count <= SimulatedDisk.fileMaxBytes else { return FileOutcome(-Int(EFBIG)) }
                 let bytes = UnsafeRawBufferPointer(start: vectors[vector].iov_base + offset, count: count)
-                let written = entry.volume.write(bytes, to: file, at: file.data.count)
-                total += written
+                let written = entry.volume.write(bytes, to: file, at: position)
+                partBytes += written
                 if written < count { return full(disk) }
             }
             budget -= count
@@ -165,10 +171,12 @@ struct SimulatedFileWork {
         }
         // A write that fails may have written something.
         if let fault { return FileOutcome(-Int(fault)) }
-        return vector == vectors.count ? FileOutcome(total) : nil
+        return vector == vectors.count ? FileOutcome(total + partBytes) : nil
     }
 
-    private func overwrite(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ bytes: [UInt8]) -> FileOutcome {
+    private func overwrite(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ bytes: [UInt8])
+        -> FileOutcome
+    {
         guard let entry = disk[handle], entry.mode == .writing, let file = entry.inode as? SimulatedFile else {
             disk.fate.counters.badHandles += 1
             return FileOutcome(-Int(EBADF))
@@ -254,7 +262,9 @@ struct SimulatedFileWork {
     }
 
     /// The file behind a handle that may be read from, unless reading fails.
-    private func readable(_ disk: SimulatedDisk, _ handle: FileHandle, _ body: (SimulatedFile) -> FileOutcome) -> FileOutcome {
+    private func readable(_ disk: SimulatedDisk, _ handle: FileHandle, _ body: (SimulatedFile) -> FileOutcome)
+        -> FileOutcome
+    {
         guard let entry = disk[handle] else { return disk.wrongHandle(handle) }
         guard let file = entry.inode as? SimulatedFile else { return FileOutcome(-Int(EISDIR)) }
         guard entry.mode == .reading else { return FileOutcome(-Int(EBADF)) }
@@ -271,7 +281,8 @@ struct SimulatedFileWork {
         }
     }
 
-    private func readWhole(_ disk: SimulatedDisk, _ handle: FileHandle, _ name: String, _ maxBytes: Int) -> FileOutcome {
+    private func readWhole(_ disk: SimulatedDisk, _ handle: FileHandle, _ name: String, _ maxBytes: Int) -> FileOutcome
+    {
         let opened = open(disk, handle, name)
         guard opened.isDone else { return opened }
         defer { disk.closeHandle(FileHandle(opened.value)) }

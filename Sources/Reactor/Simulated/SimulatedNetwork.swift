@@ -79,8 +79,6 @@ final class SimulatedNetwork {
 
     init(fate: SimulatedFate) { self.fate = fate }
 
-    deinit { for peer in peers { peer.forget() } }
-
     // MARK: Addresses
 
     func listen(_ address: SocketAddress, number: Int, _ take: @escaping (SimulatedEnd) -> Bool) {
@@ -108,6 +106,9 @@ final class SimulatedNetwork {
         }
     }
 
+    func isRefused(_ address: SocketAddress) -> Bool { !blackholes.contains(address) && listeners(at: address).isEmpty }
+
+    /// The address that a connection comes from, with a port of its own.
     func ephemeral(_ source: SocketAddress?, to address: SocketAddress) -> SocketAddress {
         let standard =
             address.isV4
@@ -119,7 +120,8 @@ final class SimulatedNetwork {
     }
 
     /// Connects after a while: the client's end, or `-errno`. A blackholed address never answers.
-    func connect(to address: SocketAddress, from local: SocketAddress, _ done: @escaping (SimulatedEnd?, Int32) -> Void) {
+    func connect(to address: SocketAddress, from local: SocketAddress, _ done: @escaping (SimulatedEnd?, Int32) -> Void)
+    {
         let number = newNumber()
         fate.after(fate.settings.networkDelay, .connect, number) { [unowned self] in
             guard !blackholes.contains(address) else { return }
@@ -256,6 +258,13 @@ final class SimulatedNetwork {
     }
 
     func drop(_ peer: SimulatedPeer) { peers.removeAll { $0 === peer } }
+
+    /// Peers and their scripts hold each other and the network.
+    func forgetPeers() {
+        for peer in peers { peer.forget() }
+        peers = []
+        listening = []
+    }
 
     /// Open connections of scripted peers, in the order in which they were made.
     func ends() -> [SimulatedEnd] { peers.compactMap(\.end) }

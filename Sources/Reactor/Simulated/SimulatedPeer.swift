@@ -1,5 +1,3 @@
-import Glibc
-
 /// One side of a connection, played by a test: a client of the gateway, or a server that it talks to. It is on another
 /// machine: it outlives a kill and a power loss.
 public final class SimulatedPeer: SimulatedEndUser {
@@ -8,9 +6,9 @@ public final class SimulatedPeer: SimulatedEndUser {
     public var onReceive: ((SimulatedPeer, [UInt8]) -> Void)?
     /// 0: the other side has finished sending; else the `errno` of a refused or broken connection.
     public var onEnd: ((SimulatedPeer, Int32) -> Void)?
-    /// Stops taking what arrives, until it is set to false again.
+    /// Takes nothing that arrives until it is set to false again: a slow reader, or for ever a machine that has vanished.
     public var isPaused = false {
-        didSet { if !isPaused { becameReadable() } }
+        didSet { if oldValue, !isPaused { becameReadable() } }
     }
 
     private let network: SimulatedNetwork

@@ -69,6 +69,9 @@ public struct SimulatedCounters: Sendable, Equatable {
     public var refusedConnections = 0
     public var cutConnections = 0
     public var resetConnections = 0
+    /// Parts of the lanes' file steps that were done: running until a number of them and ending the machine there, for each
+    /// number, visits every moment at which the disk changes.
+    public var fileParts = 0
     public var filesPlaced = 0
     public var syncs = 0
     public var failedSyncs = 0

@@ -19,6 +19,8 @@ final class SimulatedSocket: SimulatedEndUser {
     fileprivate var sentBytes = 0
     /// The send has been asked for and looks at its bytes a little later.
     fileprivate var isSendDelayed = false
+    /// A shutdown was asked for while a send was under way: it follows it.
+    fileprivate var shutsDownAfterSend = false
     fileprivate(set) var isClosing = false
     private unowned let sockets: SimulatedSockets
 
@@ -103,6 +105,8 @@ final class SimulatedSockets {
     func connect(
         to address: SocketAddress, from source: SocketAddress?, token: Token, for owner: SimulatedBackend
     ) -> SocketHandle {
+        // Nobody there may show at once or later.
+        if network.isRefused(address), fate.random.coin() { return -ECONNREFUSED }
         let local = network.ephemeral(source, to: address)
         guard let socket = make(for: owner, address: local) else { return -EMFILE }
         socket.connectToken = token
@@ -147,7 +151,11 @@ final class SimulatedSockets {
                 continueSend(socket)
             }
         case .shutdown:
-            if let end = socket.end { network.finish(end) }
+            if socket.sending != nil {
+                socket.shutsDownAfterSend = true
+            } else if let end = socket.end {
+                network.finish(end)
+            }
         case .close: close(socket, operation.token, backend)
         }
     }
@@ -172,6 +180,9 @@ final class SimulatedSockets {
             socket.connectToken = nil
             backend.post(Completion(.connect, connect, -Int(ECANCELED)))
         }
+        // A reply and the close in one turn: what the window lets in leaves.
+        socket.isSendDelayed = false
+        continueSend(socket)
         if let send = socket.sending {
             socket.sending = nil
             backend.post(Completion(.send, send.token, -Int(ECANCELED)))
@@ -188,7 +199,9 @@ final class SimulatedSockets {
 
     /// As much as the window lets in; completes when all is in it.
     func continueSend(_ socket: SimulatedSocket) {
-        guard var operation = socket.sending, !socket.isSendDelayed, let owner = socket.owner, owner.isAlive else { return }
+        guard var operation = socket.sending, !socket.isSendDelayed, let owner = socket.owner, owner.isAlive else {
+            return
+        }
         var fault = ENOTCONN
         if let end = socket.end {
             let step = operation.kind == .sendFile ? sendFile : sendVectors
@@ -198,8 +211,10 @@ final class SimulatedSockets {
                 return
             }
             fault = ended
+            if socket.shutsDownAfterSend { network.finish(end) }
         }
         socket.sending = nil
+        socket.shutsDownAfterSend = false
         owner.post(Completion(.send, operation.token, fault == 0 ? socket.sentBytes : -Int(fault)))
     }
 

@@ -1,5 +1,3 @@
-import Glibc
-
 /// A file or directory of a simulated disk.
 class SimulatedInode {
     let number: Int
@@ -64,7 +62,8 @@ final class SimulatedFile: SimulatedInode {
     var hasUnsynced: Bool { stamps.contains { $0 != Self.clean && $0 != Self.lost } }
 
     /// - Parameter isSyncing: a sync is under way, so a sector that it may have begun with is written before it changes.
-    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int, stamp: UInt64, isSyncing: Bool, volume: SimulatedVolume) {
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int, stamp: UInt64, isSyncing: Bool, volume: SimulatedVolume)
+    {
         guard !bytes.isEmpty else { return }
         let end = offset + bytes.count
         let first = min(offset, data.count) / Self.sectorBytes
@@ -74,7 +73,9 @@ final class SimulatedFile: SimulatedInode {
         if offset > data.count { data += [UInt8](repeating: 0, count: offset - data.count) }
         let inside = min(bytes.count, data.count - offset)
         if inside > 0 {
-            data.withUnsafeMutableBytes { ($0.baseAddress! + offset).copyMemory(from: bytes.baseAddress!, byteCount: inside) }
+            data.withUnsafeMutableBytes {
+                ($0.baseAddress! + offset).copyMemory(from: bytes.baseAddress!, byteCount: inside)
+            }
         }
         data.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[inside...]))
         stamps += [UInt64](repeating: stamp, count: sectors(data.count) - stamps.count)
@@ -86,7 +87,8 @@ final class SimulatedFile: SimulatedInode {
     }
 
     private func persist(dirtyIn sectors: ClosedRange<Int>, _ volume: SimulatedVolume) {
-        for sector in sectors where sector < stamps.count && stamps[sector] != Self.clean && stamps[sector] != Self.lost {
+        for sector in sectors where sector < stamps.count && stamps[sector] != Self.clean && stamps[sector] != Self.lost
+        {
             persist(sector, volume)
         }
     }
@@ -153,7 +155,8 @@ final class SimulatedFile: SimulatedInode {
         // The size is metadata: it may be ahead of the data.
         let size = volume.fate.random.below(3)
         if size > 0, durable.count < data.count {
-            let count = size == 1 ? data.count : durable.count + volume.fate.random.below(data.count - durable.count + 1)
+            let count =
+                size == 1 ? data.count : durable.count + volume.fate.random.below(data.count - durable.count + 1)
             extendDurable(to: count, volume)
         }
         data = durable
@@ -265,7 +268,8 @@ final class SimulatedVolume {
     }
 
     func rename(
-        _ inode: SimulatedInode, in source: SimulatedDirectory, _ old: String, to target: SimulatedDirectory, _ name: String
+        _ inode: SimulatedInode, in source: SimulatedDirectory, _ old: String, to target: SimulatedDirectory,
+        _ name: String
     ) {
         let replaced = target.entries[name]
         guard replaced !== inode else { return }

@@ -15,14 +15,16 @@ public final class SimulatedWorld {
     public let settings: SimulatedSettings
     public let disk: SimulatedDisk
     /// Answers DNS queries.
-    public var resolver: ([UInt8]) -> Result<[UInt8], LookupFault> = { _ in .failure(.unreachable) }
+    public var resolver: ([UInt8]) -> Result<[UInt8], LookupFault> {
+        get { fate.resolver }
+        set { fate.resolver = newValue }
+    }
 
     private let fate: SimulatedFate
     private let network: SimulatedNetwork
     private var sockets: SimulatedSockets
     /// Living ones, by index.
     private var backends: [SimulatedBackend] = []
-    private var wallOffset: Int64
 
     public init(seed: UInt64, settings: SimulatedSettings = SimulatedSettings()) {
         (self.seed, self.settings) = (seed, settings)
@@ -30,20 +32,22 @@ public final class SimulatedWorld {
         disk = SimulatedDisk(fate: fate)
         network = SimulatedNetwork(fate: fate)
         sockets = SimulatedSockets(network: network, disk: disk)
-        wallOffset = settings.wallStart - Int64(fate.now)
     }
 
-    deinit { fate.forgetEvents() }
+    deinit {
+        fate.forgetEvents()
+        network.forgetPeers()
+    }
 
     // MARK: Reactors
 
     /// The contact of the reactor with number `index`, at most one alive for each.
-    public func makeBackend(index: Int) -> SimulatedBackend {
+    ///
+    /// - Parameter doorbell: a simulated one, rung by whoever sends to this reactor's mailboxes.
+    public func makeBackend(index: Int, doorbell: Doorbell = Doorbell(simulated: true)) -> SimulatedBackend {
         let at = backends.firstIndex { $0.index >= index } ?? backends.count
         precondition(at == backends.count || backends[at].index != index, "reactor \(index) is still alive")
-        let backend = SimulatedBackend(
-            index: index, fate: fate, disk: disk, sockets: sockets,
-            wall: { [unowned self] in wallNow }, resolve: { [unowned self] in resolver($0) })
+        let backend = SimulatedBackend(index: index, fate: fate, disk: disk, sockets: sockets, doorbell: doorbell)
         backends.insert(backend, at: at)
         return backend
     }
@@ -52,10 +56,10 @@ public final class SimulatedWorld {
 
     /// Virtual monotonic nanoseconds.
     public var now: UInt64 { fate.now }
-    public var wallNow: Int64 { wallOffset + Int64(fate.now) }
+    public var wallNow: Int64 { fate.wallNow }
 
     public func jumpWallClock(by nanoseconds: Int64) {
-        wallOffset += nanoseconds
+        fate.wallOffset &+= nanoseconds
         fate.counters.wallJumps += 1
         fate.note(.wallJump, 0, Int(nanoseconds))
     }

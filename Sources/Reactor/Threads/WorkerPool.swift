@@ -61,9 +61,9 @@ public final class WorkerPool: Sendable {
 }
 
 /// A counting semaphore.
-final class Semaphore: @unchecked Sendable {
+public final class Semaphore: @unchecked Sendable {
     private let pointer: UnsafeMutablePointer<sem_t>
-    init() {
+    public init() {
         pointer = .allocate(capacity: 1)
         sem_init(pointer, 0, 0)
     }
@@ -71,6 +71,15 @@ final class Semaphore: @unchecked Sendable {
         sem_destroy(pointer)
         pointer.deallocate()
     }
-    func post() { sem_post(pointer) }
-    func wait() { while sem_wait(pointer) != 0 && errno == EINTR {} }
+    public func post() { sem_post(pointer) }
+    public func wait() { while sem_wait(pointer) != 0 && errno == EINTR {} }
+
+    /// False: nobody posted in that time.
+    public func wait(seconds: Int) -> Bool {
+        var until = timespec()
+        clock_gettime(CLOCK_REALTIME, &until)
+        until.tv_sec += seconds
+        while sem_timedwait(pointer, &until) != 0 { if errno != EINTR { return false } }
+        return true
+    }
 }

@@ -8,9 +8,12 @@ public final class UringBackend: SystemBackend, Backend {
     public let name = "uring"
     private let sockets: UringSockets
 
-    public init(index: Int, pool: WorkerPool, dns: DNSTransport) throws(UringUnavailable) {
+    /// - Parameter doorbell: rung by whoever sends to this reactor's mailboxes.
+    public init(
+        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell()
+    ) throws(UringUnavailable) {
         sockets = try UringSockets()
-        super.init(reactor: index, pool: pool, dns: dns)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell)
         sockets.watch(doorbell)
     }
 

@@ -1,0 +1,389 @@
+import CReactor
+import Glibc
+import Protocols
+import Reactor
+import Synchronization
+
+/// Start and end of the mail process (design §7).
+///
+/// ```text
+/// main thread, unpinned: lock ▶ ports probed and opened ▶ user changed ▶ superblock ▶ directory, stores ▶ threads ▶ signals
+/// ```
+public enum ServeMain {
+    /// Runs until SIGTERM or SIGINT. The exit status; a failure's sentence is on standard error.
+    public static func run(_ configuration: Configuration) -> Int32 {
+        do {
+            try Serve(configuration).run()
+            return 0
+        } catch {
+            var sentence = "postern: \(error)\n"
+            sentence.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+            return 1
+        }
+    }
+}
+
+/// One run of the mail process.
+final class Serve {
+    private let configuration: Configuration
+    private let files = PosixFiles()
+    private var lock: SpoolLock?
+
+    init(_ configuration: Configuration) { self.configuration = configuration }
+
+    func run() throws {
+        // Before the first thread, so that all inherit it: signals are waited for, here.
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+        signal(SIGPIPE, SIG_IGN)
+        raiseDescriptorLimit()
+
+        let owner = try findUser()
+        let data = try openDataFolder(owner)
+        lock = try SpoolLock(folder: configuration.data, owner: owner)
+        let listeners = try openListeners()
+        let log = try LogWriter(path: configuration.log.file)
+        let admin = try openAdmin(log)
+        try changeUser(owner)
+        let superblock = try Superblock.open(data, path: configuration.data, files: files, wall: Self.wall())
+        let tls = try TLSMaterial(configuration)
+        let directory = try SQLiteDirectory(dataFolder: configuration.data) { Self.wall() / 1_000_000 }
+        let keeper = StoreKeeper(dataPath: configuration.data, files: files, directory: directory) {
+            UInt64.random(in: .min ... .max)
+        }
+        var complaints: [(String, String)] = []
+        let snapshot = directory.snapshot
+        for gateway in [snapshot.system] + snapshot.gateways {
+            if let why = try keeper.open(gateway) { complaints.append((gateway.domain, why)) }
+        }
+        for stored in try directory.list() { if let fault = stored.fault { complaints.append((stored.document.domain, fault)) } }
+        try start(
+            listeners, admin, superblock, tls, directory, log, keeper, complaints, signals)
+    }
+
+    /// Nanoseconds since 1970.
+    private static func wall() -> Int64 {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        return Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)
+    }
+
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    private var descriptorLimit: Int {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
+        return Int(clamping: limit.rlim_cur)
+    }
+
+    // MARK: User, folder, ports
+
+    private func findUser() throws(SpoolFault) -> (user: uid_t, group: gid_t)? {
+        guard let name = configuration.user else { return nil }
+        guard geteuid() == 0 else { throw SpoolFault(description: "`user: \(name)` needs a start as root; leave it out otherwise") }
+        guard let entry = getpwnam(name) else { throw SpoolFault(description: "`user: \(name)`: there is no such user") }
+        return (entry.pointee.pw_uid, entry.pointee.pw_gid)
+    }
+
+    private func openDataFolder(_ owner: (user: uid_t, group: gid_t)?) throws(SpoolFault) -> FileHandle {
+        let path = configuration.data
+        let isNew = access(path, F_OK) != 0
+        let opened = files.carryOut(.openDirectory(path: path, create: true))
+        guard opened.isDone else {
+            throw SpoolFault(description: "the data folder `\(path)` can't be opened: \(String(cString: strerror(opened.fault)))")
+        }
+        if isNew, let owner { chown(path, owner.user, owner.group) }
+        guard owner != nil || access(path, W_OK) == 0 else {
+            throw SpoolFault(description: "the data folder `\(path)` is not writable for this user: \(String(cString: strerror(errno)))")
+        }
+        return FileHandle(opened.value)
+    }
+
+    private func openListeners() throws -> [[CoreListener]] {
+        let wanted = configuration.listen.smtp.map { ($0, ListenerKind.smtp) } + configuration.listen.smtps.map { ($0, ListenerKind.smtps) }
+        for (endpoint, _) in wanted {
+            try patiently { () throws(ListenFault) in
+                try Listener.probe(SocketAddress(endpoint.address, port: endpoint.port))
+            }
+        }
+        var all: [[CoreListener]] = []
+        for _ in 0..<reactorCount {
+            var own: [CoreListener] = []
+            for (endpoint, kind) in wanted {
+                let socket = try Listener.open(SocketAddress(endpoint.address, port: endpoint.port))
+                own.append(CoreListener(socket: socket, kind: kind, address: endpoint.description))
+            }
+            all.append(own)
+        }
+        return all
+    }
+
+    /// A server that was just killed may need a moment to let go of its ports: tried again for 2 s.
+    private func patiently<Value>(_ open: () throws(ListenFault) -> Value) throws(ListenFault) -> Value {
+        for _ in 0..<20 {
+            do throws(ListenFault) { return try open() } catch { guard error.fault == EADDRINUSE else { throw error } }
+            usleep(100_000)
+        }
+        return try open()
+    }
+
+    private func openAdmin(_ log: LogWriter) throws(ListenFault) -> AdminProcess {
+        let control = configuration.data + "/control.sock"
+        let endpoints = configuration.listen.admin
+        return try patiently { () throws(ListenFault) in
+            try AdminProcess(listen: endpoints, controlPath: control) { sentence in
+                Self.note(log, "level=warning event=admin detail=\"\(sentence)\"")
+            }
+        }
+    }
+
+    private func changeUser(_ owner: (user: uid_t, group: gid_t)?) throws(SpoolFault) {
+        guard let owner, let name = configuration.user else { return }
+        guard initgroups(name, owner.group) == 0, setgid(owner.group) == 0, setuid(owner.user) == 0 else {
+            throw SpoolFault(description: "the change to user `\(name)` failed: \(String(cString: strerror(errno)))")
+        }
+    }
+
+    // MARK: Threads
+
+    private var allowedCPUs: [Int] { configuration.cpus ?? Thread.allowedCPUs() }
+    private var reactorCount: Int { configuration.reactors ?? max(1, allowedCPUs.count) }
+
+    private func start(
+        _ listeners: [[CoreListener]], _ admin: AdminProcess, _ superblock: Superblock, _ tls: TLSMaterial,
+        _ directory: SQLiteDirectory, _ log: LogWriter, _ keeper: StoreKeeper, _ complaints: [(String, String)],
+        _ signals: sigset_t
+    ) throws {
+        let count = reactorCount
+        let io = try IOChoice.choose(configuration.io)
+        let doorbells = (0..<count).map { _ in Doorbell() }
+        // One mailbox an ordered pair; then one from the control thread and one from this thread.
+        let boxes = (0..<count).map { _ in (0..<count).map { Mailbox<CoreMessage>(to: doorbells[$0]) } }
+        let fromControl = (0..<count).map { Mailbox<CoreMessage>(to: doorbells[$0]) }
+        let fromMain = (0..<count).map { Mailbox<CoreMessage>(to: doorbells[$0]) }
+        let counters = (0..<count).map { _ in Counters() }
+        let cpus: [Int?] = (0..<count).map { configuration.pin && count <= allowedCPUs.count ? allowedCPUs[$0] : nil }
+        let routes = Routes(snapshot: directory.snapshot, stores: keeper.stores, devices: keeper.devices)
+        let pool = WorkerPool(threads: 2)
+        let dns = try DNSTransport(servers: (configuration.dns.servers ?? []).map(\.description))
+        let settings = try coreSettings(tls, count)
+        let server = Server(
+            configuration: configuration, directory: directory, ioName: io.rawValue, keeper: keeper, counters: counters,
+            cpus: cpus, outboxes: fromControl, log: log, routes: routes)
+
+        // The socket answers before the first 220 is sent.
+        let control = try ControlServer(
+            path: configuration.data + "/control.sock", service: ControlService(server))
+        let controlThread = Thread.start("control") { control.run() }
+
+        announce(log, io.rawValue, admin, complaints)
+        let threads = (0..<count).map { index in
+            let parts = Core.Parts(
+                index: index, count: count, start: superblock.start, settings: settings, routes: routes,
+                listeners: listeners[index], outboxes: (0..<count).map { $0 == index ? nil : boxes[index][$0] },
+                inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [fromControl[index], fromMain[index]],
+                counters: counters[index], logWriter: log, logLevel: configuration.log.level)
+            let doorbell = doorbells[index]
+            return Thread.start("reactor-\(index)", cpu: cpus[index]) { io.runCore(parts, pool, dns, doorbell) }
+        }
+        admin.start()
+
+        wait(for: signals) { self.reload(fromMain, log, count) }
+
+        announceStop(log)
+        alarmAfterHardLimit()
+        control.stop()
+        controlThread.join()
+        admin.stop()
+        for mailbox in fromMain { mailbox.send(.shutDown) }
+        for thread in threads { thread.join() }
+        pool.shutDown()
+        dns.shutDown()
+        try? directory.close()
+        log.shutDown()
+    }
+
+    private func wait(for signals: sigset_t, hangUp: () -> Void) {
+        var signals = signals
+        while true {
+            var signal: Int32 = 0
+            sigwait(&signals, &signal)
+            guard signal == SIGHUP else { return }
+            hangUp()
+        }
+    }
+
+    /// A reactor that can't finish must not keep the process for ever.
+    private func alarmAfterHardLimit() {
+        _ = Thread.start("hard-limit") {
+            sleep(60)
+            _exit(1)
+        }
+    }
+
+    /// SIGHUP: certificates and log file anew; the rest of the file says what needs a restart.
+    private func reload(_ mailboxes: [Mailbox<CoreMessage>], _ log: LogWriter, _ count: Int) {
+        log.reopen()
+        do {
+            let fresh = try coreSettings(TLSMaterial(configuration), count)
+            for mailbox in mailboxes { mailbox.send(.settings(fresh)) }
+            Self.note(log, "event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
+        } catch {
+            Self.note(log, "level=error event=reload-failed detail=\"\(error)\"")
+        }
+    }
+
+    private static func note(_ log: LogWriter, _ text: String) {
+        var line = ByteOutput()
+        MailDate.writeISO8601(unixMilliseconds: Int64(time(nil)) * 1_000, into: &line)
+        line.append(text: " \(text)\n")
+        log.write(line.array)
+    }
+
+    private func announce(_ log: LogWriter, _ io: String, _ admin: AdminProcess, _ complaints: [(String, String)]) {
+        Self.note(
+            log,
+            "event=started version=\(Version.current) hostname=\(configuration.hostname) io=\(io) reactors=\(reactorCount) smtp=\(configuration.listen.smtp.map(\.description).joined(separator: ","))")
+        for warning in admin.warnings { Self.note(log, "level=warning event=admin detail=\"\(warning)\"") }
+        for key in configuration.notInThisVersion { Self.note(log, "level=warning event=not-in-this-version key=\(key)") }
+        for variable in configuration.unknownVariables { Self.note(log, "level=warning event=unknown-variable name=\(variable)") }
+        if configuration.user == nil, geteuid() == 0 {
+            Self.note(log, "level=warning event=runs-as-root detail=\"set `user` in postern.yaml\"")
+        }
+        for (domain, why) in complaints { Self.note(log, "level=error event=store-unavailable gateway=\(domain) detail=\"\(why)\"") }
+    }
+
+    private func announceStop(_ log: LogWriter) { Self.note(log, "event=stopping") }
+
+    // MARK: Settings
+
+    /// Descriptors that stay for files, primaries, databases and the control socket.
+    private static let descriptorShare = 0.9
+
+    private func coreSettings(_ tls: TLSMaterial, _ count: Int) throws -> CoreSettings {
+        let connections = min(configuration.limits.connections, Int(Double(descriptorLimit) * Self.descriptorShare) - 100)
+        var names = Set(configuration.identity.names.compactMap { DomainNameNormaliser.aLabel($0) })
+        if let own = DomainNameNormaliser.aLabel(configuration.hostname) { names.insert(own) }
+        return CoreSettings(
+            hostname: configuration.hostname, messageSizeMax: configuration.limits.messageSize,
+            recipientsMax: configuration.limits.recipients, connectionsMax: max(1, connections / count),
+            connectionsPerNetworkMax: max(1, (configuration.limits.connectionsPerNetwork + count - 1) / count),
+            messageMemoryBytes: configuration.limits.messageMemory / count, trust: configuration.trust,
+            identity: Identity(
+                names: names, addresses: Set(configuration.identity.addresses + Self.interfaceAddresses()),
+                ports: Set(configuration.listen.smtp.map(\.port))),
+            serverTLS: tls.server, clientTLS: tls.client)
+    }
+
+    private static func interfaceAddresses() -> [IPAddress] {
+        var list: UnsafeMutablePointer<ifaddrs>?
+        guard getifaddrs(&list) == 0 else { return [] }
+        defer { freeifaddrs(list) }
+        var addresses: [IPAddress] = []
+        var entry = list
+        while let current = entry {
+            if let address = current.pointee.ifa_addr {
+                let raw = UnsafeRawPointer(address)
+                switch Int32(address.pointee.sa_family) {
+                case AF_INET:
+                    let inet = raw.assumingMemoryBound(to: sockaddr_in.self).pointee
+                    addresses.append(IPAddress(v4: UInt32(bigEndian: inet.sin_addr.s_addr)))
+                case AF_INET6:
+                    var inet6 = raw.assumingMemoryBound(to: sockaddr_in6.self).pointee.sin6_addr
+                    withUnsafeBytes(of: &inet6) { if let address = IPAddress(bytes: Array($0)) { addresses.append(address) } }
+                default: break
+                }
+            }
+            entry = current.pointee.ifa_next
+        }
+        return addresses
+    }
+}
+
+/// Which backend the reactors use.
+enum IOChoice: String, Sendable {
+    case epoll, uring
+
+    /// `auto` takes epoll: on the same work the two are equal within noise, and it works everywhere.
+    static func choose(_ wanted: Configuration.IOBackend) throws(SpoolFault) -> IOChoice {
+        switch wanted {
+        case .epoll, .auto: return .epoll
+        case .uring:
+            if let why = UringBackend.probe() {
+                throw SpoolFault(description: "`io: uring` can't be used here: \(why); take `io: auto` or `io: epoll`")
+            }
+            return .uring
+        }
+    }
+
+    /// On the reactor's own thread.
+    func runCore(_ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell) {
+        switch self {
+        case .epoll:
+            let backend = EpollBackend(index: parts.index, pool: pool, dns: dns, doorbell: doorbell)
+            Core(parts, backend: backend).run()
+            backend.shutDown()
+        case .uring:
+            do throws(UringUnavailable) {
+                let backend = try UringBackend(index: parts.index, pool: pool, dns: dns, doorbell: doorbell)
+                Core(parts, backend: backend).run()
+                backend.shutDown()
+            } catch {
+                fatal("io_uring stopped working between probe and start: \(error)")
+            }
+        }
+    }
+
+    private func fatal(_ sentence: String) -> Never {
+        var line = "postern: \(sentence)\n"
+        line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
+        _exit(1)
+    }
+}
+
+/// Certificates and policies, read from the files that the configuration names.
+struct TLSMaterial {
+    let server: TLSContext
+    let client: CoreSettings.ClientTLS
+
+    init(_ configuration: Configuration) throws {
+        var certificates: [TLSCertificate] = []
+        if let given = configuration.tls.certificates {
+            certificates = given.map { TLSCertificate(certificate: .file($0.certificate), key: .file($0.key)) }
+        } else {
+            certificates = [try Self.selfSigned(configuration)]
+        }
+        server = try TLSContext(server: certificates, sessionContext: "smtp")
+        client = CoreSettings.ClientTLS(
+            unverified: try TLSContext(client: .nothing), verified: try TLSContext(client: .system))
+    }
+
+    /// Made at the first start, kept in the data folder.
+    private static func selfSigned(_ configuration: Configuration) throws -> TLSCertificate {
+        let folder = configuration.data + "/tls"
+        let (certificate, key) = (folder + "/self-signed.pem", folder + "/self-signed.key")
+        if access(certificate, R_OK) != 0 || access(key, R_OK) != 0 {
+            let made = try SelfSignedCertificate.make(hostname: configuration.hostname)
+            mkdir(folder, 0o700)
+            try write(made.keyPEM, key)
+            try write(made.certificatePEM, certificate)
+        }
+        return TLSCertificate(certificate: .file(certificate), key: .file(key))
+    }
+
+    private static func write(_ bytes: [UInt8], _ path: String) throws(SpoolFault) {
+        let file = cr_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(-file)))") }
+        let written = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+        let fault = errno
+        close(file)
+        guard written == bytes.count else { throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(fault)))") }
+    }
+}
