@@ -150,6 +150,18 @@ class Service:
     def children(self) -> list[int]:
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
 
+    def group(self) -> list[int]:
+        """The living processes of our process group, also when its first one has ended."""
+        members = []
+        for entry in Path("/proc").iterdir():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
+            except OSError:
+                continue  # ended meanwhile
+            if fields and int(fields[2]) == self.pid and fields[0] not in "ZX":
+                members.append(int(entry.name))
+        return members
+
     def running(self) -> bool:
         return self.process.poll() is None
 
@@ -187,10 +199,11 @@ class Service:
             for child in self.children():
                 os.kill(child, signal.SIGKILL)
             self.process.wait()  # unshare, which has then taken leave of its child
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        if self.running() or self.group():
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self.process.wait()
         if self in _running:
             _running.remove(self)

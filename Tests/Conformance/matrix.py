@@ -325,7 +325,7 @@ def main() -> int:
     execution = Run(gateway, [case for case in cases if not case.why_not()])
     with gateway:
         execution.start()
-        print(f"all started after {time.monotonic() - started:.1f} s", flush=True)
+        print(f"{gateway.description()}; all started after {time.monotonic() - started:.1f} s", flush=True)
         execution.execute()
         execution.cases.update({case.name: case for case in cases if case.why_not()})
         well = execution.report()

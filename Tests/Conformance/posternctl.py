@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import (GATEWAY_NAME, MESSAGE_SIZE_LIMIT, ROOT, Service, Skip, certificate, certificate_authority,
-                     free_port, scratch_folder, wait_until)
+                     free_port, scratch_folder)
 
 BINARY = Path(os.environ.get("POSTERN_BIN", ROOT / ".build/release/postern"))
 
@@ -55,6 +55,10 @@ class Gateway:
     def log_text(self) -> str:
         raise NotImplementedError
 
+    def description(self) -> str:
+        """What runs, for the record."""
+        return f"{self.name}, a stand-in"
+
     def __enter__(self) -> "Gateway":
         return self
 
@@ -76,6 +80,7 @@ class Postern(Gateway):
         self.environment = environment or {}
         self.cgroup = cgroup
         self.service: Service | None = None
+        self.killed: Service | None = None
         tls = certificate(GATEWAY_NAME)
         self.log = self.folder / "postern.log"
         self.admin_port = free_port()
@@ -99,14 +104,20 @@ class Postern(Gateway):
         self.service = Service(self.name, [str(BINARY), "serve", "--config", str(self.configuration)], self.log,
                                {"SSL_CERT_FILE": str(certificate_authority()), **self.environment}, self.cgroup)
         self.service.wait_for_greeting(self.port)
+        if self.killed is not None:
+            survivors = self.killed.group()
+            self.killed.kill()
+            self.killed = None
+            if survivors:
+                raise RuntimeError(f"{len(survivors)} processes outlived the kill -9 of `postern serve`")
 
     def kill(self) -> None:
         """kill -9 of `serve` alone: what it started must end by itself, and set the ports free."""
-        if self.service is None:
-            return
-        if self.service.running():
-            os.kill(self.service.pid, signal.SIGKILL)
-            self.service.process.wait()
+        if self.service is not None:
+            if self.service.running():
+                os.kill(self.service.pid, signal.SIGKILL)
+                self.service.process.wait()
+            self.killed, self.service = self.service, None
 
     def stop(self) -> None:
         if self.service is not None:
@@ -118,6 +129,10 @@ class Postern(Gateway):
     def __exit__(self, *_: object) -> None:
         if self.service is not None:
             self.service.kill()
+
+    def description(self) -> str:
+        status = self.command("status")
+        return f"postern {status.get('version')}, io {status.get('io')}, {len(status.get('reactors', []))} reactors"
 
     def command(self, *arguments: str) -> Any:
         """Runs a `postern` command against the running server; returns its JSON, or raises with its sentence."""
@@ -141,6 +156,3 @@ class Postern(Gateway):
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def wait_until_empty(self, seconds: float) -> None:
-        wait_until("an empty queue", lambda: self.queued() == 0, seconds, every=0.2)

@@ -152,6 +152,7 @@ def main() -> int:
     well = True
     with gateway:
         gateway.start()
+        print(gateway.description(), flush=True)
         if arguments.only != "scan":
             well &= check_verify(gateway)
         if arguments.only != "verify":

@@ -73,6 +73,7 @@ def main() -> int:
     slowest_restart, problems, kills = 0.0, [], []
     with gateway:
         gateway.start()
+        print(gateway.description(), flush=True)
         gateway.create_many(DOMAINS, f"127.0.0.1:{sink.port}", forward__tls="none")
         flood = Flood(folder, gateway.port, "--connections", str(arguments.connections), "--seed", str(seed),
                       "--domains", f"d%d.test:{len(DOMAINS)}")

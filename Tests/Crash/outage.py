@@ -54,6 +54,7 @@ def main() -> int:
     duplicates, problems = 0, []
     with gateway:
         gateway.start()
+        print(gateway.description(), flush=True)
         gateway.create_many([f"d{number}.test" for number in range(arguments.gateways)], f"127.0.0.1:{sink.port}",
                             forward__tls="none")
         print(f"gateways created after {time.monotonic() - started:.1f} s", flush=True)

@@ -7,6 +7,7 @@ public final class ControlClient {
     private let timeoutSeconds: Int
     private var input: [UInt8] = []
     private static let readBytes = 64 << 10
+    private static let connectPauseMicroseconds: UInt32 = 10_000
 
     /// The control socket of a data folder.
     public static func path(dataFolder: String) -> String { PathText.resolve("control.sock", from: dataFolder) }
@@ -18,7 +19,13 @@ public final class ControlClient {
     public init(path: String, timeoutSeconds: Int = 120) throws(ControlFault) {
         (self.path, self.timeoutSeconds) = (path, timeoutSeconds)
         let descriptor = try ControlSocket.make()
-        let (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
+        let deadline = ControlSocket.now() + timeoutSeconds * 1_000
+        var (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
+        // Its queue of connections is full, and nothing tells when there is room.
+        while fault == EAGAIN, ControlSocket.now() < deadline {
+            usleep(Self.connectPauseMicroseconds)
+            (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
+        }
         guard status == 0 else {
             close(descriptor)
             switch fault {
@@ -98,7 +105,7 @@ public final class ControlClient {
         var scanned = 0
         var chunk = [UInt8](repeating: 0, count: Self.readBytes)
         while true {
-            if let end = input[scanned...].firstIndex(of: UInt8(ascii: "\n")) {
+            if let end = ControlSocket.lineEnd(input, from: scanned) {
                 let line = Array(input[..<end])
                 input.removeFirst(end + 1)
                 return line

@@ -135,6 +135,19 @@ public struct ServerStatus: Hashable, Sendable, Codable {
     public var alarms: [String]
 }
 
+extension ServerStatus.Reactor {
+    /// Every key is there, also where there is no value: scripts rely on them.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(cpu, forKey: .cpu)
+        try container.encode(sessions, forKey: .sessions)
+        try container.encode(forwardSessions, forKey: .forwardSessions)
+        try container.encode(queued, forKey: .queued)
+        try container.encode(longestTurnMicroseconds, forKey: .longestTurnMicroseconds)
+        try container.encode(busy, forKey: .busy)
+    }
+}
+
 /// A gateway with its document's keys at the top and what the server knows of it under `status`.
 public struct GatewayReport: Sendable {
     /// As the server has it, every key with its value in force.

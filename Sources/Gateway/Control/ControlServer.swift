@@ -81,6 +81,7 @@ final class ControlServer: Sendable {
     func run() {
         var clients: [Client] = []
         var acceptsAt = 0
+        var chunk = [UInt8](repeating: 0, count: Self.readBytes)
         while true {
             let now = ControlSocket.now()
             let hasRoom = clients.count < ControlProtocol.Limits.clients || clients.contains { $0.isIdle }
@@ -100,7 +101,7 @@ final class ControlServer: Sendable {
 
             for (index, client) in clients.enumerated() {
                 if count > 0, polls[index + 2].revents != 0 {
-                    serve(client)
+                    serve(client, &chunk)
                 } else if client.isStalled(now) {
                     client.isOver = true
                 }
@@ -136,8 +137,8 @@ final class ControlServer: Sendable {
         return true
     }
 
-    private func serve(_ client: Client) {
-        if client.output.isEmpty { client.read(atMost: Self.readBytes) } else { client.write() }
+    private func serve(_ client: Client, _ chunk: inout [UInt8]) {
+        if client.output.isEmpty { client.read(&chunk) } else { client.write() }
         while client.output.isEmpty, !client.isOver, let line = client.nextLine() {
             client.output = service.answer(line)
             client.write()
@@ -175,25 +176,22 @@ extension ControlServer {
             !isIdle && now - lastProgress > ControlProtocol.Limits.stalledSeconds * 1_000
         }
 
-        func read(atMost count: Int) {
-            let start = input.count
-            var got = 0
-            input.append(contentsOf: repeatElement(0, count: count))
-            input.withUnsafeMutableBytes { got = recv(descriptor, $0.baseAddress! + start, count, 0) }
-            let fault = errno
-            input.removeLast(count - max(0, got))
-            if got > 0 {
+        /// - Parameter chunk: any bytes; its length is what is read at most.
+        func read(_ chunk: inout [UInt8]) {
+            let count = recv(descriptor, &chunk, chunk.count, 0)
+            if count > 0 {
+                input += chunk[..<count]
                 lastProgress = ControlSocket.now()
-            } else if got == 0 {
+            } else if count == 0 {
                 hasEnded = true
-            } else if fault != EAGAIN, fault != EINTR {
+            } else if errno != EAGAIN, errno != EINTR {
                 isOver = true
             }
         }
 
         /// The next whole line, without its line feed.
         func nextLine() -> [UInt8]? {
-            guard !isTooLong, let end = input[scanned...].firstIndex(of: UInt8(ascii: "\n")) else {
+            guard !isTooLong, let end = ControlSocket.lineEnd(input, from: scanned) else {
                 scanned = input.count
                 return nil
             }

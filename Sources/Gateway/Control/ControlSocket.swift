@@ -38,6 +38,16 @@ enum ControlSocket {
         return (status, status < 0 ? errno : 0)
     }
 
+    /// Where the first line feed at or behind `start` is.
+    static func lineEnd(_ bytes: [UInt8], from start: Int) -> Int? {
+        bytes.withUnsafeBytes { buffer in
+            guard start < buffer.count, let base = buffer.baseAddress,
+                let found = memchr(base + start, Int32(UInt8(ascii: "\n")), buffer.count - start)
+            else { return nil }
+            return UnsafeRawPointer(found) - base
+        }
+    }
+
     static func fault(_ what: String, _ number: Int32) -> ControlFault {
         ControlFault(.failed, "\(what): \(String(cString: strerror(number)))")
     }

@@ -156,7 +156,7 @@ public final class EpollBackend: SystemBackend, Backend {
     private static let eventsPerTurn = 512
 
     private let epoll: Int32
-    private var entries = SocketTable(blank: Entry())
+    private let entries = SocketTable(blank: Entry())
     private let arena = UnsafeMutableRawPointer.allocate(byteCount: arenaBytes, alignment: 4096)
     private var arenaUsed = 0
     private let events = UnsafeMutablePointer<epoll_event>.allocate(capacity: eventsPerTurn)

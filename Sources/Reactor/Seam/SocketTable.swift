@@ -1,7 +1,5 @@
-import Glibc
-
 /// What a backend keeps of each socket, by descriptor number, which the kernel keeps small.
-struct SocketTable<Entry>: ~Copyable {
+final class SocketTable<Entry> {
     private var entries: UnsafeMutablePointer<Entry>
     private var count = 0
     private let blank: Entry
@@ -20,13 +18,11 @@ struct SocketTable<Entry>: ~Copyable {
     /// The socket's entry; the pointer is good until the next call.
     @inline(__always)
     subscript(_ socket: SocketHandle) -> UnsafeMutablePointer<Entry> {
-        mutating get {
-            if Int(socket) >= count { grow(to: Int(socket) + 1) }
-            return entries + Int(socket)
-        }
+        if Int(socket) >= count { grow(to: Int(socket) + 1) }
+        return entries + Int(socket)
     }
 
-    private mutating func grow(to least: Int) {
+    private func grow(to least: Int) {
         let larger = UnsafeMutablePointer<Entry>.allocate(capacity: max(64, count * 2, least))
         larger.moveInitialize(from: entries, count: count)
         (larger + count).initialize(repeating: blank, count: max(64, count * 2, least) - count)

@@ -18,7 +18,7 @@ final class UringBuffers {
     private let free: UnsafeMutablePointer<io_uring_buf_ring>
     private var lent: [UInt16] = []
 
-    /// Goes before `ring` does: the kernel must have ended all receives by then.
+    /// Registers the buffers. They must outlive `ring`, through which the kernel writes to them.
     init(_ ring: UringRing) throws(UringUnavailable) {
         guard
             let memory = mmap(

@@ -49,6 +49,7 @@ final class UringRing {
         | UInt32(IORING_FEAT_NODROP)
 
     let pointer: UnsafeMutablePointer<io_uring>
+    private let thread = pthread_self()
     private let side: UnsafeMutableRawPointer
     /// Taken from a full completion queue before its turn; older than what is in the queue.
     private var early: [Result] = []
@@ -84,6 +85,8 @@ final class UringRing {
         pointer.deallocate()
         side.deallocate()
     }
+
+    var isOnItsThread: Bool { pthread_equal(thread, pthread_self()) != 0 }
 
     // MARK: Submissions
 

@@ -44,9 +44,10 @@ final class UringSockets {
     /// Completions handled in one turn.
     private static let completionsPerTurn = Int(UringRing.completionEntries)
 
+    // In this order: the ring goes first.
     private let ring: UringRing
     private let buffers: UringBuffers
-    private var entries = SocketTable(blank: Entry())
+    private let entries = SocketTable(blank: Entry())
     private var doorbell: Doorbell?
     /// Sockets whose receive found no free buffer; submitted again when the lent ones are back.
     private var starved: [SocketHandle] = []
@@ -58,11 +59,14 @@ final class UringSockets {
         buffers = try UringBuffers(ring)
     }
 
-    /// The kernel must let go of the buffers and of the owners' vectors before they go.
+    /// The kernel must let go of the buffers and of the owners' vectors before they go. On another thread that can't be
+    /// waited for: then the end of the ring does it.
     deinit {
+        guard ring.isOnItsThread else { return }
         io_uring_prep_cancel64(
             ring.entry(Self.userData(.cancel, 0, 0)), 0,
             Int32(IORING_ASYNC_CANCEL_ANY) | Int32(IORING_ASYNC_CANCEL_ALL))
+        // At most a second.
         for _ in 0..<100 where underWay > 0 {
             ring.submitAndWait(10_000_000)
             while let result = ring.next() {
