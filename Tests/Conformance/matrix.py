@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import peers
-from harness import (GATEWAY_NAME, MESSAGE_SIZE_LIMIT, Skip, body_of_lines, clean_up, commit, digest,
+from harness import (GATEWAY_NAME, Skip, body_of_lines, clean_up, commit, digest,
                      exit_cleanly_on_signals, header_section, keep_folders, wait_until)
 from posternctl import Gateway
 from standins import gateway as gateway_named

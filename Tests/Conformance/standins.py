@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import peers
-from harness import GATEWAY_NAME, MESSAGE_SIZE_LIMIT, PRIMARY_NAME, Service, certificate
+from harness import GATEWAY_NAME, MESSAGE_SIZE_LIMIT, PRIMARY_NAME, Service, certificate, wait_until
 from posternctl import Gateway, Postern
 
 
@@ -56,7 +57,10 @@ class PostfixGateway(Gateway):
 
     def _write_table(self) -> None:
         (self.folder / "etc/relay").write_text("".join(self.lines))
+        reloads = self.log_text().count(": reload ")
         self.server.signal(signal.SIGHUP)
+        wait_until("Postfix's reload", lambda: self.log_text().count(": reload ") > reloads, 10)
+        time.sleep(0.5)  # the processes of the old generation take their leave
 
     def kill(self) -> None:
         self.server.stop()

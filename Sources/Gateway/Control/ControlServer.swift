@@ -114,8 +114,10 @@ final class ControlServer: Sendable {
                 acceptsAt = ControlSocket.now() + Self.tickMilliseconds
             }
         }
-        for client in clients { close(client.descriptor) }
         unlink(path)
+        for client in clients { close(client.descriptor) }
+        // Who waits to be let in would wait for as long as the listener is open.
+        while case let waiting = cr_accept(listener, Int32(SOCK_CLOEXEC.rawValue)), waiting >= 0 { close(waiting) }
     }
 
     /// - Returns: false when there is no descriptor left.

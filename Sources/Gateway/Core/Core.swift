@@ -265,16 +265,10 @@ final class Core: Queues.Owner {
     private func handleSpool() {
         for message in spool.committed {
             noteFailure(message)
+            if message.fault == nil { accepted(message) } else { discharge(message) }
             switch message.owner.kind {
-            case TokenKind.receive:
-                if let session = receiving.find(message.owner) {
-                    session.committed(message)
-                } else if message.fault == nil {
-                    accepted(message, destinations: [])
-                }
-            case TokenKind.notice:
-                if message.fault == nil { accepted(message, destinations: [noticeDestinations.removeValue(forKey: message.id) ?? ""]) }
-                notices.removeValue(forKey: message.id)?(message.fault == nil)
+            case TokenKind.receive: receiving.find(message.owner)?.committed(message)
+            case TokenKind.notice: notices.removeValue(forKey: message.id)?(message.fault == nil)
             default: break
             }
         }
@@ -286,14 +280,19 @@ final class Core: Queues.Owner {
         spool.taken()
     }
 
+    /// A message that did not become durable takes nothing of its quotas.
+    func discharge(_ message: IncomingMessage) {
+        for parcel in message.parcels { parcel.store.discharge(message.chargedBytes) }
+        message.chargedBytes = 0
+    }
+
     /// A message is durable: its homes hear of it.
-    func accepted(_ message: IncomingMessage, destinations: [String]) {
+    private func accepted(_ message: IncomingMessage) {
         counters.accepted.add(1, ordering: .relaxed)
         counters.acceptedBytes.add(message.content.count, ordering: .relaxed)
-        for (at, parcel) in message.parcels.enumerated() {
+        for parcel in message.parcels {
             parcel.store.device.took(message.content.count)
-            let key = QueueKey(
-                gatewayID: parcel.store.gatewayID, destination: at < destinations.count ? destinations[at] : "")
+            let key = QueueKey(gatewayID: parcel.store.gatewayID, destination: parcel.destination)
             let hot = message.isLarge ? nil : HotParcel(envelope: parcel.envelope, content: message.content)
             let home = Routes.home(of: key.gatewayID, reactors: count)
             send(
@@ -343,8 +342,6 @@ final class Core: Queues.Owner {
 
     // MARK: Notices
 
-    private var noticeDestinations: [QueueID: String] = [:]
-
     /// Where mail of our own for this address waits.
     func systemDestination(_ path: String) -> String {
         if routes.snapshot.settings.smarthost != nil { return "" }
@@ -376,16 +373,12 @@ final class Core: Queues.Owner {
         content.append(built.bytes)
         content.linesBeginningWithDot = built.linesBeginningWithDot
         let message = IncomingMessage(
-            id: id, content: content, parcels: [IncomingParcel(store: route.store, envelope: envelope)],
+            id: id, content: content,
+            parcels: [IncomingParcel(store: route.store, envelope: envelope, destination: destination)],
             owner: Token(kind: TokenKind.notice, generation: 0, index: 0))
         message.chargedBytes = content.count
-        noticeDestinations[id] = destination
         notices[id] = { [self] isDurable in
-            if isDurable {
-                log.notified(notice.id, kind: notice.kind.rawValue, notice: id)
-            } else {
-                route.store.discharge(content.count)
-            }
+            if isDurable { log.notified(notice.id, kind: notice.kind.rawValue, notice: id) }
             then(isDurable)
         }
         spool.commit(message)
@@ -489,6 +482,7 @@ final class Core: Queues.Owner {
 
     private func proceedStopping() {
         receiving.forEach { $0.shutDown() }
+        forwarding.forEach { $0.shutDown() }
         let isQuiet = receiving.count == 0 && forwarding.count == 0
         guard isQuiet || reactor.now - stoppedAt > Self.stopNanoseconds else { return arm() }
         guard spool.isIdle || reactor.now - stoppedAt > 2 * Self.stopNanoseconds else { return arm() }

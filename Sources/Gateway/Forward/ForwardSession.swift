@@ -107,6 +107,7 @@ final class ForwardSession {
         }
         let next = addresses.removeFirst()
         current = next
+        machine = SMTPClientSession(settings: Self.settings(core, route.gateway, withTLS: tlsRefusedBy != next))
         let port = forward.port
         relay = "\(next.host.map { "\($0)" } ?? "")[\(next.address)]:\(port)"
         if next.host == nil { relay = next.address.isV4 ? "\(next.address):\(port)" : "[\(next.address)]:\(port)" }
@@ -189,7 +190,7 @@ final class ForwardSession {
                 if fill() { continue }
                 connection.flush()
                 setDeadline(seconds: machine.phase.timeoutSeconds)
-                if streaming == nil || true { connection.receive() }
+                connection.receive()
                 settleAll()
                 wantMore()
                 rest()
@@ -218,7 +219,7 @@ final class ForwardSession {
             lastFailure = Self.named(failure.asReply, relay)
             if case .tlsRefused = failure.reason, mayGoWithoutTLS() { return }
             // The next address may do better (RFC 5321 §5.1).
-            if !addresses.isEmpty || tlsRefusedBy != nil { return redial() }
+            if !addresses.isEmpty { return redial() }
             return close(.unreachable(lastFailure!))
         }
         close(.lost(Self.named(failure.asReply, relay)))
@@ -229,8 +230,6 @@ final class ForwardSession {
     }
 
     private func redial() {
-        machine = SMTPClientSession(
-            settings: Self.settings(core, route.gateway, withTLS: tlsRefusedBy == nil || tlsRefusedBy != current))
         guard let connection else { return connectNext() }
         isRedialling = true
         connection.flush()
@@ -282,7 +281,6 @@ final class ForwardSession {
         }
         tlsRefusedBy = current
         addresses.insert(current, at: 0)
-        machine = SMTPClientSession(settings: Self.settings(core, route.gateway, withTLS: false))
         guard let connection else { return true }
         isRedialling = true
         connection.close()
@@ -359,9 +357,11 @@ final class ForwardSession {
 
     /// Without work the connection is kept for a moment, then ends.
     private func rest() {
-        guard isUp, !isQuitting, holdings.isEmpty, open.isEmpty, isWanting, restsSince > 0 else { return }
+        guard isUp, !isQuitting, holdings.isEmpty, open.isEmpty else { return }
+        if core.isStopping { return quit() }
+        guard isWanting, restsSince > 0 else { return }
         let until = restsSince + Limits.lingerNanoseconds
-        if core.reactor.now >= until || core.isStopping { return quit() }
+        if core.reactor.now >= until { return quit() }
         if timerAt > until { arm(until) }
     }
 
@@ -375,9 +375,13 @@ final class ForwardSession {
         connection.receive()
     }
 
+    /// The server is stopping: what is open is finished, the rest goes back.
     func shutDown() {
-        if !isUp { return finish(.done) }
-        if open.isEmpty { quit() }
+        if !isUp { return isEnding ? () : finish(.done) }
+        for holding in holdings { settle(holding, .released) }
+        holdings = []
+        settleAll()
+        rest()
     }
 
     // MARK: Handing over

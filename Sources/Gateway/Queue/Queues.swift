@@ -87,6 +87,12 @@ final class Queues {
             announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot)
         if announcement.hot != nil { hot.append(reference, announcement.hot!.content.allocatedBytes) }
         index[reference].hasState = hasState
+        if announcement.hot == nil {
+            // Recovered: how often it was tried follows from its age (design rule M4).
+            let age = Int((reactor.wall / 1_000_000 - announcement.id.milliseconds) / 1_000)
+            let attempts = queue.route.gateway.retry.position(atAgeSeconds: max(0, age)).attempts
+            index[reference].attempts = UInt16(clamping: attempts)
+        }
         queue.queued += 1
         queue.queuedBytes += announcement.bytes
         counters.queued.add(1, ordering: .relaxed)
@@ -102,9 +108,17 @@ final class Queues {
     var hotBytesMax = 64 << 20
 
     private func trimHot() {
+        hot.sweep { index.holds($0) && index[$0].hot != nil }
         while hot.bytes > hotBytesMax, let oldest = hot.takeOldest() {
-            if index.holds(oldest) { index[oldest].hot = nil }
+            if index.holds(oldest) { cool(oldest) }
         }
+    }
+
+    /// Its bytes are forgotten; they are read again when it leaves.
+    private func cool(_ reference: ParcelReference) {
+        guard let parcel = index[reference].hot else { return }
+        hot.forget(parcel.content.allocatedBytes)
+        index[reference].hot = nil
     }
 
     // MARK: Sessions
@@ -127,11 +141,10 @@ final class Queues {
         while queue.sessions.count + queue.opening < wanted {
             if queue.health.isDown, !mayProbe() { return arm(queue, at: reactor.now + Limits.nanosecondsPerSecond / 4) }
             queue.opening += 1
-            // The first one stays at home, where no mailbox is between.
-            let target = (core + queue.nextCore) % cores
+            // The first one stays at home, where no mailbox is between; the others go round.
+            if queue.sessions.count + queue.opening == 1 { queue.nextCore = core }
+            owner.send(.open(queue.key, home: core), to: queue.nextCore)
             queue.nextCore = (queue.nextCore + 1) % cores
-            if queue.sessions.isEmpty, queue.opening == 1 { queue.nextCore = 1 % cores }
-            owner.send(.open(queue.key, home: core), to: queue.opening + queue.sessions.count == 1 ? core : target)
             if queue.health.isDown { break }
         }
         arm(queue)
@@ -235,7 +248,6 @@ final class Queues {
                 queue.leased -= 1
                 index[reference].state = .ready
                 queue.putBack(reference)
-                credit(session)
             case .mixed(let parcel): attempted(reference, queue, parcel, session)
             case .damaged(let why):
                 setAside(reference, queue, why)
@@ -264,10 +276,15 @@ final class Queues {
             purpose: .settled(credit: credit.map { Removal.Credit(core: $0.core, session: $0.token) }))
         removal.hasState = entry.hasState
         spool.remove(removal)
-        if entry.state == .leased { queue.leased -= 1 }
-        if let parcel = entry.hot { hot.removed(parcel.content.allocatedBytes) }
+        forget(reference, queue)
+    }
+
+    /// Takes a parcel out of the index and the sums.
+    private func forget(_ reference: ParcelReference, _ queue: GatewayQueue) {
+        cool(reference)
+        if index[reference].state == .leased { queue.leased -= 1 }
         queue.queued -= 1
-        queue.queuedBytes -= entry.bytes
+        queue.queuedBytes -= index[reference].bytes
         counters.queued.subtract(1, ordering: .relaxed)
         index.remove(reference)
     }
@@ -285,12 +302,7 @@ final class Queues {
         task.steps = [.rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)]
         reactor.backend.run(task, on: .bulk)
         store.discharge(entry.bytes)
-        queue.leased -= 1
-        if let parcel = entry.hot { hot.removed(parcel.content.allocatedBytes) }
-        queue.queued -= 1
-        queue.queuedBytes -= entry.bytes
-        counters.queued.subtract(1, ordering: .relaxed)
-        index.remove(reference)
+        forget(reference, queue)
     }
 
     /// Not plain success: who failed, who waits, who is told (RFC 3461 §5.2, RFC 5321 §6.1).
@@ -317,7 +329,8 @@ final class Queues {
                     spool.writeState(StateFile(store: queue.route.store, id: entry.id, state: verdict.state))
                 }
                 index[reference].delayNoticeSent = verdict.state.delayNoticeSent
-                if !verdict.state.settled.isEmpty { index[reference].hot = nil }
+                // What is left of it is known only with its state file.
+                if verdict.state != parcel.state { cool(reference) }
                 let attempts = Int(index[reference].attempts)
                 let delay = gateway.retry.delaySeconds(afterAttempts: attempts)
                 postpone(reference, queue, seconds: delay + Int(reactor.backend.random() % UInt64(max(1, delay / 10))))

@@ -60,7 +60,6 @@ final class ReceiveSession {
         let content = MessageContent()
         var scanner = HeaderScanner(traceFieldName: "")
         var parcels: [IncomingParcel] = []
-        var destinations: [String] = []
         var writer: LargeMessageWriter?
         var writtenBytes = 0
         init(id: QueueID) { self.id = id }
@@ -160,7 +159,8 @@ final class ReceiveSession {
             }
             pump()
         case .end: peerEnded()
-        case .lost(let why): end("lost connection \(machine.phase.words): \(why)")
+        case .lost(let why):
+            if case .goodbye = waiting { end(lastWords) } else { end("lost connection \(machine.phase.words): \(why)") }
         case .sent:
             switch waiting {
             case .goodbye: linger()
@@ -175,7 +175,7 @@ final class ReceiveSession {
     }
 
     /// What happens after the machine has looked at all the input.
-    private enum Next { case receive, wait, startTLS, goodbye(String) }
+    private enum Next { case receive, commit, room, startTLS, goodbye(String) }
 
     private func pump() {
         switch waiting {
@@ -210,7 +210,10 @@ final class ReceiveSession {
                 setDeadline(seconds: machine.phase.timeoutSeconds)
                 connection.receive()
             }
-        case .wait: connection.flush()
+        case .commit: connection.flush()
+        case .room:
+            waiting = .room
+            connection.flush()
         case .startTLS:
             connection.flush()
             beginTLS()
@@ -259,11 +262,11 @@ final class ReceiveSession {
                         dropTransaction()
                         machine.refuseContent(refusal, into: &connection.output)
                     } else if writer.isFull {
-                        return consumed == input.count ? .receive : .wait
+                        return .room
                     }
                 }
             case .endOfContent:
-                if endOfContent() { return .wait }
+                if endOfContent() { return .commit }
             case .contentFault(let reply):
                 refused("content", reply)
                 dropTransaction()
@@ -351,8 +354,8 @@ final class ReceiveSession {
                         ret: transaction.parameters.ret.map { $0 == .full ? "FULL" : "HDRS" },
                         envid: transaction.parameters.envid, recipients: parcel.recipients,
                         client: Envelope.Client(
-                            address: client.description, helo: Self.word(helo), tls: tlsDescription?.version ?? ""))))
-            message.destinations.append(parcel.destination)
+                            address: client.description, helo: Self.word(helo), tls: tlsDescription?.version ?? "")),
+                    destination: parcel.destination))
         }
         let recipients = transaction.parcels.reduce(0) { $0 + $1.recipients.count }
         var trace = ByteOutput()
@@ -473,6 +476,7 @@ final class ReceiveSession {
         if let whole = finished, waiting == .commit {
             if writer.fault != nil {
                 whole.fault = writer.fault
+                core.discharge(whole)
                 committed(whole)
             } else if writer.isDone {
                 message.writer = nil
@@ -486,26 +490,19 @@ final class ReceiveSession {
     /// The spool has judged: the only way to a 250.
     func committed(_ message: IncomingMessage) {
         finished = nil
-        let transaction = self.transaction
-        let destinations = incoming?.destinations ?? []
         if let fault = message.fault {
-            for parcel in message.parcels { parcel.store.discharge(message.chargedBytes) }
             let reply = core.refusal(for: fault)
             refused("content", reply)
             dropTransaction()
             guard waiting == .commit else { return }
             machine.finishContent(reply, into: &connection.output)
         } else {
-            core.accepted(message, destinations: destinations)
             messages += 1
             core.log.accepted(
                 message.id, from: message.parcels[0].envelope.reversePath,
                 recipients: message.parcels.reduce(0) { $0 + $1.envelope.recipients.count },
                 gateways: message.parcels.count, bytes: message.content.count, client: client.description, session: name)
-            incoming = nil
-            account(nil)
-            release(transaction)
-            self.transaction = nil
+            dropTransaction()
             guard waiting == .commit else { return }
             machine.finishContent(
                 Reply(250, EnhancedStatus(2, 0, 0), message.id.description), into: &connection.output)
@@ -533,12 +530,10 @@ final class ReceiveSession {
 
     private func peerEnded() {
         switch waiting {
-        // The message may be durable already: the session ends when that is known.
-        case .commit: lastWords = "the peer left before its 250"
+        case .commit: end("the peer left before its 250")
         case .goodbye, .closed: end(lastWords)
         default: end("lost connection \(machine.phase.words)")
         }
-        if case .commit = waiting { connection.close() }
     }
 
     /// The last reply is out: the peer gets a moment to read it before the socket goes.
@@ -553,12 +548,14 @@ final class ReceiveSession {
             lastWords = how
             connection.close()
         }
-        if finished == nil { dropTransaction() }
+        // What the spool has already is its own: it becomes durable, or not, without us.
+        if let whole = finished, incoming?.writer != nil { core.discharge(whole) }
+        finished = nil
+        dropTransaction()
     }
 
     /// The session has gone from the reactor's table.
     func logEnd() {
-        if finished == nil { dropTransaction() }
         core.log.sessionEnded(name, client: client.description, how: lastWords, messages: messages)
     }
 

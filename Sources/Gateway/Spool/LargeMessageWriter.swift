@@ -58,8 +58,24 @@ final class LargeMessageWriter {
     func abandon() {
         isAbandoned = true
         waiting = []
+        if phase == .closed, !isBusy, !isUnlinked, fault == nil { return unlinkFinished() }
         proceed()
     }
+
+    /// It was abandoned after its last byte: the closed files go too.
+    private func unlinkFinished() {
+        isUnlinked = true
+        let task = FileTask(token: token)
+        task.stopsAtFailure = false
+        for parcel in parcels {
+            for name in [id.description, MailFile.name(id, contentBytes: end?.count ?? 0)] {
+                task.steps.append(.unlink(in: parcel.store.directory, name: name + ".part"))
+            }
+        }
+        start(task, closes: false)
+    }
+
+    private var isUnlinked = false
 
     /// A task of this writer is done.
     func finished(_ task: FileTask) {
@@ -71,6 +87,7 @@ final class LargeMessageWriter {
         if phase == .closing {
             phase = .closed
             handles = []
+            if isAbandoned, !isUnlinked { return unlinkFinished() }
         }
         if fault == nil, let (index, outcome) = task.outcomes.enumerated().first(where: { !$0.element.isDone }) {
             let store = parcels[index % parcels.count].store
@@ -91,6 +108,7 @@ final class LargeMessageWriter {
             for parcel in parcels {
                 task.steps.append(.unlink(in: parcel.store.directory, name: id.description + ".part"))
             }
+            isUnlinked = true
             start(task, closes: true)
         } else if !waiting.isEmpty || end != nil {
             write()

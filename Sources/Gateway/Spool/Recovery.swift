@@ -10,7 +10,9 @@ final class Recovery {
     private let store: Store
     private var names: [String] = []
     private var at = 0
+    /// Messages that have a state file, and those of them that are there.
     private var states: Set<QueueID> = []
+    private var messages: Set<QueueID> = []
     private var found = 0
     private var bytes = 0
 
@@ -33,8 +35,13 @@ final class Recovery {
             }
             names = outcomes[0].names
             // A state belongs to its message wherever the listing has it.
-            for name in names {
+            for name in names where name.hasSuffix(".state") {
                 if case .state(let id) = MailFile.entry(name) { states.insert(id) }
+            }
+            if !states.isEmpty {
+                for name in names {
+                    if case .message(let id, _) = MailFile.entry(name), states.contains(id) { messages.insert(id) }
+                }
             }
             sync()
         }
@@ -70,7 +77,12 @@ final class Recovery {
             case .part(let id):
                 guard id?.start != core.startNumber else { continue }
                 doomed.append(.unlink(in: store.directory, name: name))
-            case .state, .damaged, .head, .foreign: break
+            case .state(let id):
+                // Its message has left; a power loss kept only this.
+                if id.start != core.startNumber, !messages.contains(id) {
+                    doomed.append(.unlink(in: store.directory, name: name))
+                }
+            case .damaged, .head, .foreign: break
             }
         }
         core.calls.run(doomed, on: .bulk, stopsAtFailure: false) { [self] _ in

@@ -211,12 +211,15 @@ final class IncomingMessage {
 final class IncomingParcel {
     let store: Store
     let envelope: Envelope
+    /// Of mail of our own, see `QueueKey`.
+    let destination: String
     let head: [UInt8]
     private var prefix: UnsafeMutableRawBufferPointer?
 
-    init(store: Store, envelope: Envelope) {
+    init(store: Store, envelope: Envelope, destination: String = "") {
         self.store = store
         self.envelope = envelope
+        self.destination = destination
         head = MailFile.head(gatewayID: store.gatewayID, domain: store.domain, envelope: envelope)
     }
 
