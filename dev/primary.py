@@ -168,7 +168,10 @@ class Session:
 
 async def serve(host: str, port: int) -> int:
     async def session(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Session(reader, writer).run()
+        try:
+            await Session(reader, writer).run()
+        except asyncio.CancelledError:
+            pass  # the program ends, and the gateway kept its connection for more mail
 
     try:
         server = await asyncio.start_server(session, host, port, limit=LINE_MAX)

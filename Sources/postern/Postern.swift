@@ -11,6 +11,7 @@ struct Postern: ParsableCommand {
             """,
         version: Version.current,
         subcommands: [
-            Serve.self, Check.self, Status.self, GatewayCommand.self, QueueCommand.self, SettingsCommand.self, Admin.self,
+            Serve.self, Check.self, Status.self, GatewayCommand.self, QueueCommand.self, SettingsCommand.self,
+            Admin.self,
         ])
 }

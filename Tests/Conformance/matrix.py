@@ -98,7 +98,7 @@ def judge(case: Case, arrival: peers.Arrival, gateway: Gateway) -> str:
     expected = ("UTF8SMTP" if case.kind == "utf8" else "ESMTP") + ("S" if case.mode == "tls" else "")
     if protocol is None or protocol[1] != expected:
         return f"traced as {protocol and protocol[1]}, not {expected}"
-    encrypted = re.search(r"using TLSv|smtps \(TLS|over TLS", before, re.IGNORECASE) is not None
+    encrypted = re.search(r"using TLSv|smtps\s+\(TLS|over TLS", before, re.IGNORECASE) is not None
     if encrypted != (case.mode == "tls"):
         return "came to the primary " + ("encrypted" if encrypted else "in plaintext")
     return "ok"

@@ -13,7 +13,7 @@ private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 /// sender ▶ session ▶ spool: what is refused leaves nothing behind, what is accepted is stored as it came.
 struct ReceiveTests {
     private func isClean(_ gateway: SimulatedGateway, _ domain: String = "demo.test") -> Bool {
-        gateway.run { gateway.isIdle && gateway.sessions == 0 }
+        gateway.run { gateway.isIdle && gateway.sessions == 0 && gateway.files(domain).isEmpty }
         // Nothing reserved: the next message may take all of a quota.
         let whole = Gateway.Quota(maxMessages: 1, maxBytes: 1, code: nil)
         let store = gateway.store(of: domain)
@@ -82,9 +82,12 @@ struct ReceiveTests {
             client.say("MAIL FROM:<s\(split)@sender.test>")
             client.say("RCPT TO:<x@demo.test>")
             client.say("DATA")
+            let before = client.replies.count
             client.peer.send(Array(wire[..<split]))
             gateway.pass(seconds: 0.01)
-            #expect(queueID(client.send(Array(wire[split...]))) != nil)
+            client.peer.send(Array(wire[split...]))
+            gateway.run { client.replies.count > before }
+            #expect(queueID(client.replies.last) != nil)
         }
         #expect(gateway.run { gateway.isIdle })
         #expect(primary.accepted.count == wire.count + 1)
@@ -184,7 +187,7 @@ struct ReceiveTests {
         client.envelope(to: [])
         let reply = client.say("RCPT TO:<\(path)>") ?? "none"
         #expect(["501 ", "550 ", "553 ", "500 "].contains(String(reply.prefix(4))), "\(path): \(reply)")
-        #expect(client.say("DATA")?.hasPrefix("503") == true)
+        #expect(["503", "554"].contains(String(client.say("DATA")?.prefix(3) ?? "")))
         client.say("QUIT")
         #expect(isClean(gateway) && primary.connections == 0)
     }

@@ -245,6 +245,11 @@ final class Connection {
     /// The end: `.closed` follows when nothing of this connection is under way any more.
     func close() {
         guard ending == .open else { return }
+        if let tls {
+            // close_notify, so that the peer knows that nothing was cut off.
+            tls.close()
+            flush()
+        }
         ending = .closing
         reactor.operations.append(Operation(.close, socket, token))
     }

@@ -4,7 +4,11 @@ extension ControlService {
         return try directory { d throws(DirectoryFault) in try d.get(domain) }
     }
 
-    func status(_ gateway: StoredGateway, _ health: QueueHealth?) -> GatewayReport.Status {
+    func allGateways() throws(ControlFault) -> [StoredGateway] {
+        try directory { d throws(DirectoryFault) in try d.list() }
+    }
+
+    private func status(_ gateway: StoredGateway, _ health: QueueHealth?) -> GatewayReport.Status {
         GatewayReport.Status(
             id: gateway.id, etag: gateway.etag, createdAt: Double(gateway.createdAt) / 1_000, fault: gateway.fault,
             queued: health?.queued ?? 0, bytes: health?.bytes ?? 0, sessions: health?.sessions ?? 0,
@@ -18,13 +22,13 @@ extension ControlService {
     }
 
     /// One queue's health a gateway, by domain.
-    func healthByDomain() -> [String: QueueHealth] {
-        Dictionary(process.health(domain: nil).map { ($0.domain, $0) }, uniquingKeysWith: { first, _ in first })
+    private func healthByDomain(of domain: String? = nil) -> [String: QueueHealth] {
+        Dictionary(process.health(domain: domain).map { ($0.domain, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
     func listGateways() throws(ControlFault) -> [UInt8] {
         let health = healthByDomain()
-        let gateways = try directory { d throws(DirectoryFault) in try d.list() }
+        let gateways = try allGateways()
         return try done(
             gateways.map { gateway in
                 let document = gateway.document
@@ -43,7 +47,7 @@ extension ControlService {
         if let server = try arguments.optionalText("server") {
             guard let (host, port) = MailServer.withPort(server) else {
                 throw ControlFault(
-                    .refused, "server: \(InvalidSetting.quote(server)) is not allowed; it takes HOST or HOST:PORT")
+                    .refused, "`server`: \(InvalidSetting.quote(server)) is not allowed; it takes HOST or HOST:PORT")
             }
             assignments.append("forward.server=\(host)")
             if let port { assignments.append("forward.port=\(port)") }
@@ -78,7 +82,8 @@ extension ControlService {
         if let fault = old.fault {
             // What is stored is not what we hold: a change of one key would lose all the others.
             throw ControlFault(
-                .refused, "the stored document of `\(old.document.domain)` cannot be read (\(fault)); import a whole one")
+                .refused,
+                "the stored document of `\(old.document.domain)` cannot be read (\(fault)); import a whole one")
         }
         let assignments = try arguments.assignments()
         let document = try document { () throws(InvalidSetting) in
@@ -92,7 +97,7 @@ extension ControlService {
         return try done(report(updated), warnings: warnings)
     }
 
-    func update(_ old: StoredGateway, to document: GatewayDocument, expectedETag: String?)
+    private func update(_ old: StoredGateway, to document: GatewayDocument, expectedETag: String?)
         throws(ControlFault) -> (StoredGateway, [String])
     {
         let updated = try directory { d throws(DirectoryFault) in
@@ -124,9 +129,7 @@ extension ControlService {
     }
 
     func exportGateways(_ arguments: Arguments) throws(ControlFault) -> [UInt8] {
-        let gateways =
-            arguments["domain"] == nil
-            ? try directory { d throws(DirectoryFault) in try d.list() } : [try stored(arguments)]
+        let gateways = try arguments["domain"] == nil ? allGateways() : [stored(arguments)]
         let unreadable = gateways.filter { $0.fault != nil }.map {
             "the stored document of `\($0.document.domain)` cannot be read and is left out"
         }
@@ -165,10 +168,9 @@ extension ControlService {
     }
 
     func usage(_ arguments: Arguments) throws(ControlFault) -> [UInt8] {
-        let gateways =
-            arguments["domain"] == nil
-            ? try directory { d throws(DirectoryFault) in try d.list() } : [try stored(arguments)]
-        let health = healthByDomain()
+        let one = arguments["domain"] == nil ? nil : try stored(arguments)
+        let gateways = if let one { [one] } else { try allGateways() }
+        let health = healthByDomain(of: one?.document.domain)
         return try done(
             gateways.map { gateway in
                 let quota = Gateway(id: gateway.id, gateway.document).quota

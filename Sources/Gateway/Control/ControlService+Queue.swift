@@ -24,8 +24,7 @@ extension ControlService {
 
     /// Changes the `hold` of one gateway or of all, in one transaction.
     func setHold(_ isHeld: Bool, _ arguments: Arguments) throws(ControlFault) -> [UInt8] {
-        let all = try arguments.flag("all")
-        let gateways = all ? try directory { d throws(DirectoryFault) in try d.list() } : [try stored(arguments)]
+        let gateways = try arguments.flag("all") ? allGateways() : [stored(arguments)]
         let changing = gateways.filter { $0.document.isHeld != isHeld && $0.fault == nil }
         var warnings = gateways.filter { $0.fault != nil }.map {
             "the stored document of `\($0.document.domain)` cannot be read: it stays held"
@@ -52,7 +51,8 @@ extension ControlService {
         guard message.bytes <= Self.exportBytesMax else {
             throw ControlFault(
                 .refused,
-                "the message is larger than \(SizeText.text(Self.exportBytesMax)) bytes: copy its file from the mail directory")
+                "the message is larger than \(SizeText.text(Self.exportBytesMax)) bytes: copy its file from the mail directory"
+            )
         }
         return try done(ControlContent(try process.export(id)))
     }

@@ -42,7 +42,8 @@ final class ControlService: Sendable {
             }
             guard request.v == ControlProtocol.version else {
                 throw ControlFault(
-                    .refused, "protocol version \(request.v) is unknown here; this server speaks \(ControlProtocol.version)")
+                    .refused,
+                    "protocol version \(request.v) is unknown here; this server speaks \(ControlProtocol.version)")
             }
             guard let command = Command(rawValue: request.command) else {
                 throw ControlFault(.refused, "unknown command \(InvalidSetting.quote(request.command))")

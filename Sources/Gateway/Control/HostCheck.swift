@@ -21,20 +21,25 @@ public enum HostCheck {
     public static func run(_ configuration: Configuration) -> [Finding] {
         var findings = [
             Finding(
-                level: .good, text: configuration.file.map { "configuration: \($0)" } ?? "configuration: no file, all defaults"),
+                level: .good,
+                text: configuration.file.map { "configuration: \($0)" } ?? "configuration: no file, all defaults"),
             Finding(level: .good, text: "hostname: \(configuration.hostname)"),
         ]
-        findings += configuration.notInThisVersion.map { Finding(level: .warning, text: "`\($0)`: not in this version") }
+        findings += configuration.notInThisVersion.map {
+            Finding(level: .warning, text: "`\($0)`: not in this version")
+        }
         findings += configuration.unknownVariables.map {
             Finding(level: .warning, text: "`$\($0)` names no key and is ignored")
         }
         let isRunning = (try? ControlClient(path: ControlClient.path(dataFolder: configuration.data))) != nil
         if isRunning {
-            findings.append(Finding(level: .good, text: "a server is running on this data folder: its ports are not tried"))
+            findings.append(
+                Finding(level: .good, text: "a server is running on this data folder: its ports are not tried"))
         } else {
             findings += ports(configuration)
         }
         findings += dataFolder(configuration.data)
+        findings += log(configuration.log)
         findings += certificates(configuration.tls)
         findings += user(configuration)
         return findings
@@ -48,7 +53,8 @@ public enum HostCheck {
                     findings.append(
                         Finding(
                             level: .warning,
-                            text: "`\(key)`: \(endpoint) stays closed: HTTPS, without which only loopback is opened, is not "
+                            text:
+                                "`\(key)`: \(endpoint) stays closed: HTTPS, without which only loopback is opened, is not "
                                 + "in this version"))
                     continue
                 }
@@ -110,7 +116,9 @@ public enum HostCheck {
 
     private static func fileSystem(_ folder: String) -> [Finding] {
         var findings: [Finding] = []
-        if let kind = fileSystemKind(folder), let doubt = doubtful[kind] ?? (kind.hasPrefix("fuse") ? "what a sync promises depends on its program" : nil) {
+        if let kind = fileSystemKind(folder),
+            let doubt = doubtful[kind] ?? (kind.hasPrefix("fuse") ? "what a sync promises depends on its program" : nil)
+        {
             findings.append(Finding(level: .warning, text: "`data` lies on \(kind): \(doubt)"))
         }
         var system = statvfs()
@@ -126,7 +134,8 @@ public enum HostCheck {
         // 0 of 0: a file system that doesn't count them.
         if system.f_files > 0, system.f_ffree < UInt(Limits.deviceReserveInodes) {
             findings.append(
-                Finding(level: .error, text: "`data`: no inodes are left on its file system: no mail would be accepted"))
+                Finding(level: .error, text: "`data`: no inodes are left on its file system: no mail would be accepted")
+            )
         }
         return findings
     }
@@ -154,12 +163,25 @@ public enum HostCheck {
         return found?.kind
     }
 
+    private static func log(_ log: Configuration.Log) -> [Finding] {
+        guard let file = log.file, let slash = file.lastIndex(of: "/") else { return [] }
+        let folder = slash == file.startIndex ? "/" : String(file[..<slash])
+        let isWritable = access(file, F_OK) == 0 ? access(file, W_OK) == 0 : access(folder, W_OK | X_OK) == 0
+        return [
+            isWritable
+                ? Finding(level: .good, text: "`log.file`: \(file) is writable")
+                : Finding(level: .error, text: "`log.file`: \(file) cannot be written by this user")
+        ]
+    }
+
     private static func certificates(_ tls: Configuration.TLS) -> [Finding] {
         guard let files = tls.certificates else {
             return [
                 Finding(
                     level: .warning,
-                    text: "`tls.certificates` is not set: a self-signed certificate is made, which peers that verify refuse")
+                    text:
+                        "`tls.certificates` is not set: a self-signed certificate is made, which peers that verify refuse"
+                )
             ]
         }
         var findings: [Finding] = []
@@ -179,7 +201,8 @@ public enum HostCheck {
                     findings.append(
                         Finding(
                             level: .good,
-                            text: "`tls.certificates`: \(pair.certificate) and its key belong together, \(daysLeft) days left"
+                            text:
+                                "`tls.certificates`: \(pair.certificate) and its key belong together, \(daysLeft) days left"
                         ))
                 }
             } catch {

@@ -30,6 +30,7 @@ protocol MailProcess: AnyObject, Sendable {
     ///
     /// - Throws: when that can't be; the gateway stays.
     func deleting(_ gateway: StoredGateway, mail: MailDisposal) throws(ControlFault)
+    /// After a gateway went, or one whose creation failed: puts its store aside and publishes the snapshot.
     func deleted(_ gateway: StoredGateway)
     func settingsChanged()
 

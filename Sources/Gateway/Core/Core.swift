@@ -22,6 +22,7 @@ final class Core: Queues.Owner {
     private let listeners: [CoreListener]
     private let outboxes: [Mailbox<CoreMessage>?]
     private let inboxes: [Mailbox<CoreMessage>]
+    private let quietCores: RelaxedCounter
     private var local: [CoreMessage] = []
 
     private var receiving = SessionTable<ReceiveSession>(kind: TokenKind.receive)
@@ -52,11 +53,14 @@ final class Core: Queues.Owner {
         var counters: Counters
         var logWriter: LogWriter?
         var logLevel: Configuration.LogLevel
+        /// Reactors that are stopping and have no sessions any more.
+        var quietCores = RelaxedCounter()
     }
 
     init(_ parts: Parts, backend: any Backend) {
         (index, count, settings, routes) = (parts.index, parts.count, parts.settings, parts.routes)
         (listeners, outboxes, inboxes, counters) = (parts.listeners, parts.outboxes, parts.inboxes, parts.counters)
+        quietCores = parts.quietCores
         reactor = Reactor(backend: backend)
         log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor)
         spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
@@ -93,6 +97,8 @@ final class Core: Queues.Owner {
     func run() {
         start()
         while !isStopped { step() }
+        // The last replies and closes leave.
+        reactor.turn(mayWait: false)
         log.flush()
     }
 
@@ -277,6 +283,7 @@ final class Core: Queues.Owner {
             removal.store.discharge(removal.bytes)
             if let credit { send(.credit(credit.session, 1), to: credit.core) }
         }
+        for state in spool.stated { state.then() }
         spool.taken()
     }
 
@@ -394,6 +401,10 @@ final class Core: Queues.Owner {
     // MARK: Forwarding
 
     private func open(_ key: QueueKey, _ home: Int) {
+        guard !isStopping else {
+            let nobody = SessionAddress(core: index, token: Token(kind: TokenKind.ignored, generation: 0, index: 0))
+            return send(.sessionEnded(key, nobody, .done), to: home)
+        }
         let session = forwarding.insert { token in ForwardSession(core: self, token: token, key: key, home: home) }
         counters.forwardSessions.add(1, ordering: .relaxed)
         session.start()
@@ -477,15 +488,28 @@ final class Core: Queues.Owner {
             reactor.operations.append(
                 Operation(.close, listener.socket, Token(kind: TokenKind.refused, generation: 0, index: 0)))
         }
-        forwarding.forEach { $0.shutDown() }
+        queues.isStopping = true
     }
 
+    /// Sessions first; then, since one reactor's last settles go to another, all wait for all; then mailboxes and the last commit.
     private func proceedStopping() {
-        receiving.forEach { $0.shutDown() }
-        forwarding.forEach { $0.shutDown() }
-        let isQuiet = receiving.count == 0 && forwarding.count == 0
-        guard isQuiet || reactor.now - stoppedAt > Self.stopNanoseconds else { return arm() }
-        guard spool.isIdle || reactor.now - stoppedAt > 2 * Self.stopNanoseconds else { return arm() }
-        isStopped = true
+        for session in receiving.all { session.shutDown() }
+        for session in forwarding.all { session.shutDown() }
+        _ = reactor.setTimer(reactor.now + Self.stopLookNanoseconds, Token(kind: TokenKind.ignored, generation: 0, index: 0))
+        let isLate = reactor.now - stoppedAt > Self.stopNanoseconds
+        if !isQuiet, isLate || (receiving.count == 0 && forwarding.count == 0) {
+            isQuiet = true
+            quietCores.value.add(1, ordering: .sequentiallyConsistent)
+        }
+        guard isQuiet, isLate || quietCores.value.load(ordering: .sequentiallyConsistent) == count else { return }
+        let isEmpty = local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
+        let isTooLate = reactor.now - stoppedAt > Self.stopNanoseconds + 20 * Limits.nanosecondsPerSecond
+        // Seen empty twice with a turn between: what another reactor sent in its last step has been taken.
+        emptyLooks = isEmpty && spool.isIdle ? emptyLooks + 1 : 0
+        if emptyLooks >= 3 || isTooLate { isStopped = true }
     }
+
+    private var isQuiet = false
+    private var emptyLooks = 0
+    private static let stopLookNanoseconds: UInt64 = 10_000_000
 }

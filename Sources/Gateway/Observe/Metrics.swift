@@ -38,8 +38,8 @@ struct Metric: Sendable {
 extension Metric.Declaration {
     /// The values of `replies_total`'s label: the codes that we send (RFC 5321 §4.2.3); all others count as `other`.
     static let replyCodes = [
-        214, 220, 221, 235, 250, 251, 252, 334, 354, 421, 450, 451, 452, 454, 455, 458, 459, 500, 501, 502, 503, 504, 530,
-        535, 550, 552, 553, 554, 555, 556,
+        214, 220, 221, 235, 250, 251, 252, 334, 354, 421, 450, 451, 452, 454, 455, 458, 459, 500, 501, 502, 503, 504,
+        530, 535, 550, 552, 553, 554, 555, 556,
     ]
 
     static let accepted = Self("accepted_total", .counter, "Messages accepted with a 250 since the start")
@@ -57,7 +57,8 @@ extension Metric.Declaration {
     static let commits = Self("commits_total", .counter, "Batches made durable")
     static let possibleDuplicates = Self(
         "possible_duplicates_total", .counter, "Messages sent again because a peer's reply was lost")
-    static let damaged = Self("damaged_total", .counter, "Files set aside because their content is not what was written")
+    static let damaged = Self(
+        "damaged_total", .counter, "Files set aside because their content is not what was written")
     static let alarms = Self("alarms_total", .counter, "Alarms raised since the start")
     static let longestCallback = Self(
         "longest_callback_seconds", .gauge, "The longest turn of a reactor since the start, of all reactors")
@@ -150,7 +151,8 @@ extension Metric {
             for sample in metric.samples {
                 text += declaration.name
                 if !sample.labels.isEmpty {
-                    text += "{" + sample.labels.map { "\($0.name)=\"\(escape($0.value))\"" }.joined(separator: ",") + "}"
+                    text +=
+                        "{" + sample.labels.map { "\($0.name)=\"\(escape($0.value))\"" }.joined(separator: ",") + "}"
                 }
                 text += " \(number(sample.value))\n"
             }

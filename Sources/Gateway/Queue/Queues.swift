@@ -30,6 +30,8 @@ final class Queues {
     private var probeSecond: UInt64 = 0
     private var clock: ClockGuard
     unowned let owner: any Owner
+    /// The server is stopping: nothing is opened or given any more.
+    var isStopping = false
 
     init(
         owner: any Owner, reactor: Reactor, spool: Spool, log: EventLog, counters: Counters, core: Int, cores: Int,
@@ -126,7 +128,7 @@ final class Queues {
     /// Opens sessions and hands out leases, as far as health, window and settings allow.
     func pump(_ queue: GatewayQueue) {
         queue.release(until: seconds, &index)
-        guard queue.holdReason == nil else { return arm(queue) }
+        guard queue.holdReason == nil, !isStopping else { return arm(queue) }
         for at in queue.sessions.indices where queue.sessions[at].wants > 0 && queue.readyCount > 0 {
             give(queue, at)
         }
@@ -311,6 +313,7 @@ final class Queues {
     ) {
         let gateway = queue.route.gateway
         let entry = index[reference]
+        clock.look(now: reactor.now, wall: reactor.wall, log)
         index[reference].attempts = entry.attempts == .max ? .max : entry.attempts + 1
         let ageSeconds = Int((reactor.wall / 1_000_000 - entry.id.milliseconds) / 1_000)
         let isExpired = clock.isTrusted && gateway.retry.lifetimeSeconds.map { ageSeconds >= $0 } ?? false
@@ -324,17 +327,10 @@ final class Queues {
                 leave(reference, queue, credit: session)
             } else {
                 counters.deferred.add(1, ordering: .relaxed)
-                if verdict.state != parcel.state {
-                    index[reference].hasState = true
-                    spool.writeState(StateFile(store: queue.route.store, id: entry.id, state: verdict.state))
-                }
-                index[reference].delayNoticeSent = verdict.state.delayNoticeSent
-                // What is left of it is known only with its state file.
-                if verdict.state != parcel.state { cool(reference) }
                 let attempts = Int(index[reference].attempts)
                 let delay = gateway.retry.delaySeconds(afterAttempts: attempts)
-                postpone(reference, queue, seconds: delay + Int(reactor.backend.random() % UInt64(max(1, delay / 10))))
-                credit(session)
+                let jitter = Int(reactor.backend.random() % UInt64(max(1, delay / 10)))
+                wait(reference, queue, verdict.state, before: parcel.state, seconds: delay + jitter, session)
             }
         }
         guard let notice = verdict.notice(entry.id, parcel, self) else { return finish() }
@@ -344,11 +340,36 @@ final class Queues {
             if isDurable {
                 finish()
             } else {
-                postpone(reference, queue, seconds: 60)
-                credit(session)
+                // Who has the message must not get it again while the notice can't be written.
+                let delivered = parcel.outcomes.indices.filter { parcel.outcomes[$0]?.reply.isPositive == true }
+                var state = parcel.state
+                state.settled = (state.settled + delivered).sorted()
+                wait(reference, queue, state, before: parcel.state, seconds: 60, session)
             }
             pump(queue)
         }
+    }
+
+    /// Postpones a parcel, once what is known of it is durable: a recipient that is settled never gets it again (T-E5).
+    private func wait(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ state: ParcelState, before: ParcelState, seconds: Int,
+        _ session: SessionAddress?
+    ) {
+        guard state != before else {
+            postpone(reference, queue, seconds: seconds)
+            return credit(session)
+        }
+        let id = index[reference].id
+        spool.writeState(
+            StateFile(store: queue.route.store, id: id, state: state) { [self] in
+                guard index.holds(reference) else { return }
+                index[reference].hasState = true
+                index[reference].delayNoticeSent = state.delayNoticeSent
+                // What is left of it is known only with its state file.
+                cool(reference)
+                postpone(reference, queue, seconds: seconds)
+                credit(session)
+            })
     }
 
     /// What an attempt means for each recipient.
@@ -370,7 +391,7 @@ final class Queues {
                 verdict.failed.append((at, outcome))
             } else {
                 verdict.waiting += 1
-                let isLate = ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
+                let isLate = clock.isTrusted && ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
                 if isLate, !parcel.state.delayNoticeSent, notify == nil || notify!.contains(.delay) {
                     verdict.delayed.append((at, outcome))
                 }
@@ -419,6 +440,7 @@ final class Queues {
     /// The primary is down: what is past its lifetime bounces with the connection's failure. A parcel bounces only after a
     /// failed attempt in this run, so a clock that was wrong at boot expires nothing by itself (T-G1).
     private func expireOldest(_ queue: GatewayQueue, _ reply: Reply) {
+        clock.look(now: reactor.now, wall: reactor.wall, log)
         guard clock.isTrusted, let lifetime = queue.route.gateway.retry.lifetimeSeconds else { return }
         let oldest = reactor.wall / 1_000_000 - Int64(lifetime) * 1_000
         for _ in 0..<Self.expiriesPerFailure {

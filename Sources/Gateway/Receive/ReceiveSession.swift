@@ -52,6 +52,8 @@ final class ReceiveSession {
         var parameters: MailParameters
         var parcels: [(route: Route, destination: String, recipients: [Envelope.Recipient])] = []
         var reserved: [(Store, Int)] = []
+        /// What the recipients take in the heads of the mail files, at most.
+        var headBytes = 0
     }
 
     /// A message that is arriving.
@@ -199,8 +201,9 @@ final class ReceiveSession {
         case .receive:
             connection.flush()
             if connection.isAtEnd { return peerEnded() }
-            if machine.shouldDelayReplies {
+            if machine.shouldDelayReplies, machine.errorCount > errorsDelayed {
                 // Guessing gets slower with each wrong guess (T-D3).
+                errorsDelayed = machine.errorCount
                 waiting = .room
                 pausedUntil = core.reactor.now + Limits.nanosecondsPerSecond
                 setDeadline(seconds: machine.phase.timeoutSeconds, pause: pausedUntil)
@@ -228,6 +231,7 @@ final class ReceiveSession {
     }
 
     private var pausedUntil: UInt64 = 0
+    private var errorsDelayed = 0
 
     private func mayProceed() -> Bool {
         if let writer = incoming?.writer, writer.isFull { return false }
@@ -305,6 +309,12 @@ final class ReceiveSession {
         case .accept(let route, let path, let destination):
             let recipient = Envelope.Recipient(
                 path: path, notify: parameters.notify?.text, orcpt: parameters.orcpt)
+            transaction!.headBytes += MailFile.recipientBytes(recipient)
+            guard transaction!.headBytes <= MailFile.headMaxBytes - MailFile.headOtherBytes else {
+                let reply = Reply(452, EnhancedStatus(4, 5, 3), "Too many recipients, send the rest in another message")
+                refused("RCPT TO:<\(address)>", reply)
+                return machine.refuseRecipient(reply, into: &connection.output)
+            }
             if let at = transaction!.parcels.firstIndex(where: {
                 $0.route.store === route.store && $0.destination == destination
             }) {
@@ -498,6 +508,7 @@ final class ReceiveSession {
             machine.finishContent(reply, into: &connection.output)
         } else {
             messages += 1
+            errorsDelayed = 0
             core.log.accepted(
                 message.id, from: message.parcels[0].envelope.reversePath,
                 recipients: message.parcels.reduce(0) { $0 + $1.envelope.recipients.count },

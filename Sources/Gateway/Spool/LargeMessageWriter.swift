@@ -62,11 +62,13 @@ final class LargeMessageWriter {
         proceed()
     }
 
-    /// It was abandoned after its last byte: the closed files go too.
+    /// It was abandoned after its last byte, or that failed: the files go too.
     private func unlinkFinished() {
         isUnlinked = true
         let task = FileTask(token: token)
         task.stopsAtFailure = false
+        for handle in handles { task.steps.append(.close(handle)) }
+        handles = []
         for parcel in parcels {
             for name in [id.description, MailFile.name(id, contentBytes: end?.count ?? 0)] {
                 task.steps.append(.unlink(in: parcel.store.directory, name: name + ".part"))
@@ -80,19 +82,23 @@ final class LargeMessageWriter {
     /// A task of this writer is done.
     func finished(_ task: FileTask) {
         isBusy = false
+        let failure = isUnlinked ? nil : task.outcomes.firstIndex { !$0.isDone }
+        if fault == nil, let failure {
+            let store = parcels[failure % parcels.count].store
+            fault = CommitFault(store: store, fault: task.outcomes[failure].fault, wasSync: false)
+            waiting = []
+        }
         if phase == .creating {
             handles = task.outcomes.compactMap { $0.isDone ? FileHandle($0.value) : nil }
             phase = .writing
         }
         if phase == .closing {
             phase = .closed
-            handles = []
-            if isAbandoned, !isUnlinked { return unlinkFinished() }
-        }
-        if fault == nil, let (index, outcome) = task.outcomes.enumerated().first(where: { !$0.element.isDone }) {
-            let store = parcels[index % parcels.count].store
-            fault = CommitFault(store: store, fault: outcome.fault, wasSync: false)
-            waiting = []
+            // Files whose turn to be closed never came.
+            handles = task.steps.enumerated().compactMap { at, step in
+                if case .close(let handle) = step, let failure, at > failure { handle } else { nil }
+            }
+            if isAbandoned || failure != nil, !isUnlinked { return unlinkFinished() }
         }
         waitingBytes = waiting.reduce(0) { $0 + $1.allocatedBytes }
         proceed()

@@ -58,6 +58,14 @@ enum MailFile {
 
     // MARK: Writing
 
+    /// Of the head without its recipients: gateway, client and reverse-path, each bounded by the SMTP machine.
+    static let headOtherBytes = 4 << 10
+
+    /// What a recipient takes in the head.
+    static func recipientBytes(_ recipient: Envelope.Recipient) -> Int {
+        64 + recipient.path.utf8.count + (recipient.orcpt?.utf8.count ?? 0)
+    }
+
     /// The envelope's lines.
     static func head(gatewayID: UInt64, domain: String, envelope: Envelope) -> [UInt8] {
         var output = ByteOutput()

@@ -68,7 +68,7 @@ struct ParcelLoader {
                         return then(.failure(.damaged("its state file is damaged")))
                     }
                     state = read
-                } else if outcomes[0].fault != ENOENT {
+                } else {
                     return then(.failure(.unreadable(outcomes[0].fault)))
                 }
             }

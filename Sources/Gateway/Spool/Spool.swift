@@ -33,8 +33,10 @@ final class Spool {
     /// Messages and removals whose fate is known, for the owner to take once a turn.
     private(set) var committed: [IncomingMessage] = []
     private(set) var removed: [Removal] = []
+    private(set) var stated: [StateFile] = []
     /// Removals that failed, tried again at `retryAt`.
     private var stubborn: [Removal] = []
+    private var stubbornStates: [StateFile] = []
     private var retryAt: UInt64 = 0
 
     private(set) var commits: UInt64 = 0
@@ -54,18 +56,20 @@ final class Spool {
     /// Adds the end of a parcel to the batch that gathers.
     func remove(_ removal: Removal) { gathering.removals.append(removal) }
 
-    /// Writes a state file with the batch that gathers.
+    /// Writes a state file with the batch that gathers; its parcel goes nowhere before that is durable.
     func writeState(_ state: StateFile) { gathering.states.append(state) }
 
     /// Bytes that wait for a commit or are in one.
     var pendingBytes: Int { gathering.bytes + (running?.bytes ?? 0) }
-    var isIdle: Bool { running == nil && gathering.isEmpty && stubborn.isEmpty }
+    var isIdle: Bool { running == nil && gathering.isEmpty }
 
     /// Once a turn, after everything else: starts the next commit if none runs.
     func flush() {
-        if !stubborn.isEmpty, reactor.now >= retryAt {
+        if !stubborn.isEmpty || !stubbornStates.isEmpty, reactor.now >= retryAt {
             gathering.removals += stubborn
+            gathering.states += stubbornStates
             stubborn = []
+            stubbornStates = []
         }
         guard running == nil, !gathering.isEmpty else { return }
         let batch = gathering
@@ -78,6 +82,7 @@ final class Spool {
     func taken() {
         committed.removeAll(keepingCapacity: true)
         removed.removeAll(keepingCapacity: true)
+        stated.removeAll(keepingCapacity: true)
     }
 
     // MARK: What the lane brings
@@ -100,6 +105,14 @@ final class Spool {
             } else {
                 removal.fault = outcome.isDone ? synced.fault : outcome.fault
                 stubborn.append(removal)
+                retryAt = reactor.now + Limits.stubbornRetryNanoseconds
+            }
+        }
+        for state in batch.states {
+            if task.outcomes[state.step].isDone, task.outcomes[batch.syncStep(of: state.store.device)].isDone {
+                stated.append(state)
+            } else {
+                stubbornStates.append(state)
                 retryAt = reactor.now + Limits.stubbornRetryNanoseconds
             }
         }
@@ -168,6 +181,7 @@ final class Batch {
         }
         for state in states {
             note(state.store)
+            state.step = task.steps.count
             task.steps.append(
                 .place(in: state.store.directory, name: MailFile.stateName(state.id), state.vectors))
         }
@@ -279,10 +293,13 @@ final class StateFile {
     let store: Store
     let id: QueueID
     let state: ParcelState
+    /// When it is durable.
+    let then: () -> Void
+    fileprivate(set) var step = 0
     private let bytes: UnsafeMutableRawBufferPointer
 
-    init(store: Store, id: QueueID, state: ParcelState) {
-        (self.store, self.id, self.state) = (store, id, state)
+    init(store: Store, id: QueueID, state: ParcelState, then: @escaping () -> Void) {
+        (self.store, self.id, self.state, self.then) = (store, id, state, then)
         let text = state.encoded()
         bytes = .allocate(byteCount: text.count, alignment: 8)
         bytes.copyBytes(from: text)

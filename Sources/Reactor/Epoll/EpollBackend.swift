@@ -24,27 +24,27 @@ public class SystemBackend {
 
     let returns: Returns
     private let commitLane: FileLane
+    private let ownsCommitLane: Bool
     private let bulkLane: FileLane
     private let pool: WorkerPool
     private let dns: DNSTransport
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell) {
+    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell, commitLane: FileLane?) {
         returns = Returns(doorbell: doorbell)
         self.pool = pool
         self.dns = dns
-        let returns = self.returns
-        commitLane = FileLane(name: "commit-\(index)", cpu: nil) { returns.put(.files($0)) }
-        bulkLane = FileLane(name: "bulk-\(index)", cpu: nil) { returns.put(.files($0)) }
+        ownsCommitLane = commitLane == nil
+        self.commitLane = commitLane ?? FileLane(name: "commit-\(index)")
+        bulkLane = FileLane(name: "bulk-\(index)")
     }
 
     public var doorbell: Doorbell { returns.doorbell }
 
     public func run(_ task: FileTask, on lane: Lane) {
-        switch lane {
-        case .commit: commitLane.run(task)
-        case .bulk: bulkLane.run(task)
-        }
+        let returns = self.returns
+        let target = lane == .commit ? commitLane : bulkLane
+        target.run(task) { returns.put(.files($0)) }
     }
 
     public func lookUp(_ query: [UInt8], token: Token) {
@@ -113,7 +113,7 @@ public class SystemBackend {
 
     /// Ends the lanes after the tasks that wait.
     public func shutDown() {
-        commitLane.shutDown()
+        if ownsCommitLane { commitLane.shutDown() }
         bulkLane.shutDown()
     }
 }
@@ -165,11 +165,15 @@ public final class EpollBackend: SystemBackend, Backend {
     private var readyBefore: [Int32] = []
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    /// - Parameter doorbell: rung by whoever sends to this reactor's mailboxes.
-    public init(index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell()) {
+    /// - Parameters:
+    ///   - doorbell: rung by whoever sends to this reactor's mailboxes.
+    ///   - commitLane: shared with other reactors; nil: one of its own.
+    public init(
+        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLane: FileLane? = nil
+    ) {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no descriptor left for epoll")
-        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
         var event = epoll_event()
         event.events = EPOLLIN.rawValue
         event.data.u64 = UInt64.max

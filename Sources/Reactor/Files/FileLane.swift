@@ -1,30 +1,34 @@
+import Glibc
 import Synchronization
 
-/// A thread beside a reactor that does its file work, task by task, in order.
-final class FileLane: Sendable {
+/// A thread that does file work for reactors, task by task, in order.
+///
+/// What waits together is done as one round: all steps but the file-system syncs first, then each file system is synced once for
+/// all tasks of the round. So reactors that share a lane share their commits, and don't fight for a directory's lock.
+public final class FileLane: Sendable {
+    typealias Done = @Sendable (FileTask) -> Void
+
     private struct State: Sendable {
-        var waiting: [FileTask] = []
+        var waiting: [(FileTask, Done)] = []
         var isClosed = false
     }
     private let state = Mutex(State())
     private let signal = Semaphore()
-    private let done: @Sendable (FileTask) -> Void
     private let handle: Mutex<Thread.Handle?> = Mutex(nil)
 
-    /// - Parameter done: called on the lane's thread.
-    init(name: String, cpu: Int?, done: @escaping @Sendable (FileTask) -> Void) {
-        self.done = done
-        let made = Thread.start(name, cpu: cpu) { [self] in run() }
+    public init(name: String) {
+        let made = Thread.start(name) { [self] in run() }
         handle.withLock { $0 = made }
     }
 
-    func run(_ task: FileTask) {
-        state.withLock { $0.waiting.append(task) }
+    /// - Parameter done: called on the lane's thread.
+    func run(_ task: FileTask, done: @escaping Done) {
+        state.withLock { $0.waiting.append((task, done)) }
         signal.post()
     }
 
     /// Ends after the tasks that wait.
-    func shutDown() {
+    public func shutDown() {
         state.withLock { $0.isClosed = true }
         signal.post()
         let made = handle.withLock { $0.take() }
@@ -39,11 +43,28 @@ final class FileLane: Sendable {
                 defer { state.waiting = [] }
                 return (state.waiting, state.isClosed)
             }
-            for task in tasks {
-                task.carryOut(with: files)
-                done(task)
-            }
+            carryOut(tasks, files)
             if isClosed, tasks.isEmpty { return }
+        }
+    }
+
+    private func carryOut(_ tasks: [(FileTask, Done)], _ files: PosixFiles) {
+        var syncing: [(FileTask, Done)] = []
+        for (task, done) in tasks {
+            task.carryOut(with: files, untilSync: true)
+            if task.outcomes.count == task.steps.count { done(task) } else { syncing.append((task, done)) }
+        }
+        var synced: [(device: Int, outcome: FileOutcome)] = []
+        for (task, done) in syncing {
+            task.carryOut(with: files) { directory in
+                let identity = files.carryOut(.identity(directory))
+                guard identity.isDone else { return identity }
+                if let known = synced.first(where: { $0.device == identity.value }) { return known.outcome }
+                let outcome = files.carryOut(.syncFileSystem(directory))
+                synced.append((identity.value, outcome))
+                return outcome
+            }
+            done(task)
         }
     }
 }

@@ -76,18 +76,26 @@ public protocol FileExecutor: AnyObject {
 }
 
 extension FileTask {
-    /// Does all steps on the calling thread.
-    public func carryOut(with executor: some FileExecutor) {
+    /// Does all steps that are not done yet, on the calling thread.
+    ///
+    /// - Parameters:
+    ///   - untilSync: stops before the first sync of a file system.
+    ///   - sync: does these syncs; nil: the executor.
+    public func carryOut(
+        with executor: some FileExecutor, untilSync: Bool = false, sync: ((FileHandle) -> FileOutcome)? = nil
+    ) {
         outcomes.reserveCapacity(steps.count)
-        var failed = false
-        for step in steps {
-            if failed, stopsAtFailure {
+        for step in steps[outcomes.count...] {
+            if stopsAtFailure, outcomes.contains(where: { !$0.isDone }) {
                 outcomes.append(FileOutcome(-Int(ECANCELED)))
                 continue
             }
-            let outcome = executor.carryOut(step)
-            if !outcome.isDone { failed = true }
-            outcomes.append(outcome)
+            if case .syncFileSystem(let directory) = step {
+                if untilSync { return }
+                outcomes.append(sync?(directory) ?? executor.carryOut(step))
+            } else {
+                outcomes.append(executor.carryOut(step))
+            }
         }
     }
 }

@@ -65,8 +65,6 @@ public struct SessionTable<Session: AnyObject>: ~Copyable {
         session.release()
     }
 
-    /// Each session, in order of index.
-    public func forEach(_ body: (Session) -> Void) {
-        for at in 0..<used { if let session = entries[at].session { body(session.takeUnretainedValue()) } }
-    }
+    /// All sessions, in order of index; they may come and go while the list is walked.
+    public var all: [Session] { (0..<used).compactMap { entries[$0].session?.takeUnretainedValue() } }
 }

@@ -8,12 +8,14 @@ public final class UringBackend: SystemBackend, Backend {
     public let name = "uring"
     private let sockets: UringSockets
 
-    /// - Parameter doorbell: rung by whoever sends to this reactor's mailboxes.
+    /// - Parameters:
+    ///   - doorbell: rung by whoever sends to this reactor's mailboxes.
+    ///   - commitLane: shared with other reactors; nil: one of its own.
     public init(
-        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell()
+        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLane: FileLane? = nil
     ) throws(UringUnavailable) {
         sockets = try UringSockets()
-        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
         sockets.watch(doorbell)
     }
 

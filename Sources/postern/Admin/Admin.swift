@@ -1,7 +1,7 @@
 import ArgumentParser
+import Dispatch
 import Gateway
 import Glibc
-import Reactor
 
 /// The process of the web server, started by `serve`: a pure client of the control socket.
 struct Admin: ParsableCommand {
@@ -24,17 +24,24 @@ struct Admin: ParsableCommand {
         }
     }
 
+    private static let reconnectPauseMicroseconds: UInt32 = 100_000
+
     func run() throws {
+        // A client that goes away in the middle of an answer is no reason to end.
+        signal(SIGPIPE, SIG_IGN)
         endWithServer()
         try AdminServer(controlPath: control).run(listeners)
     }
 
     /// Ends this process as soon as the mail process is gone, however it went: the ports must be free for the next one.
     private func endWithServer() {
-        let control = control
-        _ = Thread.start("admin-lifeline") {
+        let (control, reconnectPauseMicroseconds) = (control, Self.reconnectPauseMicroseconds)
+        DispatchQueue(label: "lifeline").async {
             // A connection may also be closed to make room for others; a server that is gone lets nobody in again.
-            while let lifeline = try? ControlClient(path: control) { lifeline.waitForEnd() }
+            while let lifeline = try? ControlClient(path: control) {
+                lifeline.waitForEnd()
+                usleep(reconnectPauseMicroseconds)
+            }
             _exit(0)
         }
     }

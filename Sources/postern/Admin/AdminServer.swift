@@ -1,13 +1,16 @@
 import Gateway
+import Glibc
 import Hummingbird
 import HummingbirdCore
 import Logging
 import NIOCore
 import NIOPosix
+import Synchronization
 
 /// HTTP for monitoring: `/healthz`, `/readyz`, `/metrics`. Holds nothing: each answer is asked of the mail process.
 struct AdminServer: Sendable {
-    private let service: ControlGate
+    private let readiness: SharedAnswer<ControlReadiness>
+    private let metrics: SharedAnswer<ControlText>
     private let logger: Logger
 
     private enum Limits {
@@ -16,13 +19,15 @@ struct AdminServer: Sendable {
         static let headerFields = 100
         /// A client that asks nothing for this long is let go.
         static let idle = TimeAmount.seconds(60)
-        static let backlog = 256
+        /// Open at a time; more are closed at once.
+        static let connections = 256
         /// One is enough for an operator's page and a scraper.
         static let threads = 1
     }
 
     init(controlPath: String) {
-        service = ControlGate(path: controlPath)
+        readiness = SharedAnswer(controlPath: controlPath, command: "ready")
+        metrics = SharedAnswer(controlPath: controlPath, command: "metrics")
         // What it has to say goes to the log of `serve`; nothing below a warning concerns an operator.
         LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
         var logger = Logger(label: "admin")
@@ -41,12 +46,14 @@ struct AdminServer: Sendable {
                     maxHeaderFieldSize: Limits.headerBytes, maxHeaderListSize: Limits.headerBytes,
                     maxHeaderFieldCount: Limits.headerFields)))
         let logger = logger
+        let connections = Connections(max: Limits.connections)
         let channels = try listeners.map { listener in
             try ServerBootstrap(group: group)
-                .serverChannelOption(.backlog, value: Int32(Limits.backlog))
                 .childChannelOption(.allowRemoteHalfClosure, value: true)
                 .childChannelInitializer { channel in
-                    http.setup(channel: channel, logger: logger).map { connection in
+                    guard connections.enter() else { return channel.close() }
+                    channel.closeFuture.whenComplete { _ in connections.leave() }
+                    return http.setup(channel: channel, logger: logger).map { connection in
                         _ = Task { await http.handle(value: connection, logger: logger) }
                     }
                 }
@@ -60,12 +67,9 @@ struct AdminServer: Sendable {
         let logger = logger
         return { request, writer, channel in
             let context = Context(source: ApplicationRequestContextSource(channel: channel, logger: logger))
-            var response: Response
-            do {
-                response = try await router.respond(to: request, context: context)
-            } catch let error as HTTPError {
-                response = Self.text(error.status, error.status == .notFound ? "there is no such page" : "\(error.status)")
-            }
+            var response = try await router.respond(to: request, context: context)
+            if response.status == .notFound { response = Self.text(.notFound, "there is no such page") }
+            response.headers[.date] = Self.date()
             response.headers[.cacheControl] = "no-store"
             response.headers[.xContentTypeOptions] = "nosniff"
             try await writer.write(response: response.head, body: response.body)
@@ -73,22 +77,25 @@ struct AdminServer: Sendable {
     }
 
     private func makeRouter() -> Router<Context> {
-        let router = Router(context: Context.self)
-        let service = service
+        let router = Router(context: Context.self, options: .autoGenerateHeadEndpoints)
+        let (readiness, metrics) = (readiness, metrics)
         router.get("healthz") { _, _ in
-            await Self.answer { _ = try await service.readiness(); return Self.text(.ok, "ok") }
+            await Self.answer {
+                _ = try await readiness.get()
+                return Self.text(.ok, "ok")
+            }
         }
         router.get("readyz") { _, _ in
             await Self.answer {
-                let readiness = try await service.readiness()
-                return readiness.ready
-                    ? Self.text(.ok, "ready") : Self.text(.serviceUnavailable, readiness.reason ?? "not ready")
+                let answer = try await readiness.get()
+                return answer.ready
+                    ? Self.text(.ok, "ready") : Self.text(.serviceUnavailable, answer.reason ?? "not ready")
             }
         }
         router.get("metrics") { _, context in
             guard context.isLoopback else { return Self.text(.forbidden, "metrics are for this machine only") }
             return await Self.answer {
-                var response = Self.text(.ok, try await service.metrics(), ending: "")
+                var response = Self.text(.ok, try await metrics.get().text, ending: "")
                 response.headers[.contentType] = "text/plain; version=0.0.4; charset=utf-8"
                 return response
             }
@@ -105,6 +112,33 @@ struct AdminServer: Sendable {
         Response(
             status: status, headers: [.contentType: "text/plain; charset=utf-8"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: text + ending)))
+    }
+
+    /// Now, as IMF-fixdate (RFC 9110 §5.6.7).
+    private static func date() -> String {
+        var now = time(nil)
+        var parts = tm()
+        gmtime_r(&now, &parts)
+        var text = [CChar](repeating: 0, count: 40)
+        let count = strftime(&text, text.count, "%a, %d %b %Y %H:%M:%S GMT", &parts)
+        return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// How many connections are open.
+    private final class Connections: Sendable {
+        private let max: Int
+        private let open = Atomic<Int>(0)
+
+        init(max: Int) { self.max = max }
+
+        /// - Returns: false when there are too many; then it has not entered.
+        func enter() -> Bool {
+            guard open.add(1, ordering: .relaxed).newValue > max else { return true }
+            leave()
+            return false
+        }
+
+        func leave() { open.subtract(1, ordering: .relaxed) }
     }
 
     /// A request with the address that it came from.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import FoundationEssentials
 import Gateway
 import Glibc
 
@@ -18,7 +17,9 @@ struct GatewayCommand: ParsableCommand {
         func run() throws {
             let gateways = try options.ask("gateway.list", as: [GatewaySummary].self)
             if options.json { return try printJSON(gateways) }
-            guard !gateways.isEmpty else { return write("no gateways: make one with `postern gateway create DOMAIN`\n") }
+            guard !gateways.isEmpty else {
+                return write("no gateways: make one with `postern gateway create DOMAIN`\n")
+            }
             var table = Table([
                 ("DOMAIN", .left), ("SERVER", .left), ("QUEUED", .right), ("SIZE", .right), ("OLDEST", .left),
                 ("STATE", .left),
@@ -188,7 +189,8 @@ struct GatewayCommand: ParsableCommand {
     }
 
     struct Usage: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Show what the mail of gateways takes, and their quotas.")
+        static let configuration = CommandConfiguration(
+            abstract: "Show what the mail of gateways takes, and their quotas.")
 
         @OptionGroup var options: Options
 
@@ -235,17 +237,22 @@ func absolute(_ path: String) -> String {
     return "\(String(cString: folder))/\(path)"
 }
 
-/// The text of a file, or of standard input for `-`.
+/// The text of a file, or of standard input for `-`; up to what an import may be.
 private func readText(_ path: String) throws -> String {
-    do {
-        let data =
-            try path == "-"
-            ? Data(contentsOf: URL(filePath: "/proc/self/fd/0")) : Data(contentsOf: URL(filePath: path))
-        guard let text = String(validating: data, as: UTF8.self) else { throw failure("\(path): it is not UTF-8") }
-        return text
-    } catch let exit as ExitCode {
-        throw exit
-    } catch {
-        throw failure("\(path): it cannot be read: \(error)")
+    let bytesMax = 16 << 20
+    let descriptor = path == "-" ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw failure("\(path): it cannot be read: \(String(cString: strerror(errno)))") }
+    defer { if descriptor != STDIN_FILENO { close(descriptor) } }
+    var text: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 64 << 10)
+    while true {
+        let count = read(descriptor, &chunk, chunk.count)
+        if count < 0, errno == EINTR { continue }
+        guard count >= 0 else { throw failure("\(path): it cannot be read: \(String(cString: strerror(errno)))") }
+        if count == 0 { break }
+        text += chunk[..<count]
+        guard text.count <= bytesMax else { throw failure("\(path): it is longer than 16 MiB") }
     }
+    guard let valid = String(validating: text, as: UTF8.self) else { throw failure("\(path): it is not UTF-8") }
+    return valid
 }

@@ -67,14 +67,17 @@ func failure(_ sentence: String) -> ExitCode {
 /// All of `text`, unless nobody reads it any more.
 func write(_ text: String, to descriptor: Int32 = STDOUT_FILENO) { write(Array(text.utf8), to: descriptor) }
 
-func write(_ bytes: [UInt8], to descriptor: Int32) {
+/// - Returns: false when not all could be written; `errno` says why.
+@discardableResult
+func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
     var rest = bytes[...]
     while !rest.isEmpty {
         let count = rest.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
         if count < 0, errno == EINTR { continue }
-        guard count > 0 else { return }
+        guard count > 0 else { return false }
         rest = rest.dropFirst(count)
     }
+    return true
 }
 
 /// Prints a value as JSON: on lines for people, on one line for a pipe.

@@ -157,7 +157,8 @@ struct QueueCommand: ParsableCommand {
 
         @OptionGroup var options: Options
 
-        @Option(help: ArgumentHelp("Write a file ID.eml each into this folder.", valueName: "dir"), completion: .directory)
+        @Option(
+            help: ArgumentHelp("Write a file ID.eml each into this folder.", valueName: "dir"), completion: .directory)
         var to: String?
 
         @Argument var ids: [String]
@@ -174,13 +175,12 @@ struct QueueCommand: ParsableCommand {
         func run() throws {
             var exported: [Exported] = []
             let failed = try forEach(ids, options) { client, id in
-                let content = try options.ask(client, "queue.export", [.text("id", id)], as: ControlContent.self).content
+                let content = try options.ask(client, "queue.export", [.text("id", id)], as: ControlContent.self)
+                    .content
                 if let to {
                     // The server has found it: the id is one, and no path.
                     let path = "\(to)/\(id).eml"
-                    do { try content.write(to: URL(filePath: path), options: .withoutOverwriting) } catch {
-                        throw failure("\(path): it cannot be written: \(error)")
-                    }
+                    try writeNewFile(path, Array(content))
                     if !options.json { write("\(path)\n") }
                 } else if options.json {
                     exported.append(Exported(id: id, content: content))
@@ -205,8 +205,17 @@ struct QueueCommand: ParsableCommand {
     }
 }
 
+/// - Throws: exit status 1, after the sentence; also when there is such a file.
+private func writeNewFile(_ path: String, _ bytes: [UInt8]) throws {
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    guard descriptor >= 0, write(bytes, to: descriptor), close(descriptor) == 0 else {
+        throw failure("\(path): it cannot be written: \(String(cString: strerror(errno)))")
+    }
+}
+
 /// Does `body` for each, also after one has failed (which it has said itself); whether one did.
-private func forEach(_ ids: [String], _ options: Options, _ body: (ControlClient, String) throws -> Void) throws -> Bool {
+private func forEach(_ ids: [String], _ options: Options, _ body: (ControlClient, String) throws -> Void) throws -> Bool
+{
     let client = try options.client()
     var hasFailed = false
     for id in ids {

@@ -11,7 +11,8 @@ struct Status: ParsableCommand {
         if options.json { return try printJSON(status) }
         let state =
             status.ready
-            ? Style.green.around("ready") : Style.yellow.around("not ready: \(Text.visible(status.notReady ?? "starting"))")
+            ? Style.green.around("ready")
+            : Style.yellow.around("not ready: \(Text.visible(status.notReady ?? "starting"))")
         write(
             """
             postern \(status.version) on \(Text.visible(status.hostname)), \(state), for \

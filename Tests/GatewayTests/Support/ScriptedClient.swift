@@ -141,8 +141,8 @@ final class ScriptedClient {
         _ content: [UInt8] = message("test"), parameters: String = ""
     ) -> String? {
         let client = ScriptedClient(gateway)
-        client.envelope(from: from, to: recipients, parameters: parameters)
-        let reply = client.data(content)
+        let envelope = client.envelope(from: from, to: recipients, parameters: parameters)
+        let reply = envelope?.hasPrefix("250") == true ? client.data(content) : envelope
         client.say("QUIT")
         return reply
     }

@@ -172,6 +172,7 @@ final class ScriptedPrimary {
                 }
                 content = Self.unstuffed(unread[..<end])
                 unread.removeSubrange(..<(end + 3))
+                scanned = 0
                 state = .commands
                 finish(peer)
                 return true
@@ -189,13 +190,17 @@ final class ScriptedPrimary {
             }
         }
 
+        /// Up to where `endOfData` has looked.
+        private var scanned = 0
+
         /// Where the line with the dot begins.
         private func endOfData() -> Int? {
             if unread.starts(with: [46, 13, 10]) { return 0 }
-            guard unread.count >= 5 else { return nil }
-            for at in 0...(unread.count - 5)
-            where unread[at] == 13 && unread[at + 1] == 10 && unread[at + 2] == 46 && unread[at + 3] == 13 && unread[at + 4] == 10 {
-                return at + 2
+            while scanned + 5 <= unread.count {
+                if unread[scanned] == 13, unread[scanned..<(scanned + 5)].elementsEqual([13, 10, 46, 13, 10]) {
+                    return scanned + 2
+                }
+                scanned += 1
             }
             return nil
         }

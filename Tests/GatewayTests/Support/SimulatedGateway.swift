@@ -116,6 +116,9 @@ final class SimulatedGateway {
         world.powerLoss()
     }
 
+    /// What SIGTERM does; run on until `Core.isStopped`.
+    func stop() { for mailbox in control { mailbox.send(.shutDown) } }
+
     /// The process is killed and starts again.
     func restart() throws {
         kill()
