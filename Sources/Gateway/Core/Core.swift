@@ -104,6 +104,8 @@ final class Core: Queues.Owner {
 
     /// Messages taken from one mailbox in one turn.
     private static let mailPerTurn = 512
+    /// An answer's answers, within one turn; the rest is for the next.
+    private static let localRounds = 6
 
     func step() {
         // A box that was left half full rings no more; a spill list waits for room.
@@ -119,7 +121,7 @@ final class Core: Queues.Owner {
         handleSpool()
         for completion in reactor.completions { handle(completion) }
         for token in reactor.expired { expire(token) }
-        while !local.isEmpty {
+        for _ in 0..<Self.localRounds where !local.isEmpty {
             let messages = local
             local = []
             for message in messages { handle(message) }
@@ -149,7 +151,7 @@ final class Core: Queues.Owner {
             recoverNew()
         case .settings(let settings): self.settings = settings
         case .announce(let announcement): queues.enqueue(announcement, routes)
-        case .open(let key, let home): open(key, home)
+        case .open(let key, let route, let home): open(key, route, home)
         case .sessionUp(let key, let address): queues.sessionUp(key, address)
         case .want(let key, let address, let count): queues.wants(key, address, count)
         case .leases(let token, let key, let leases):
@@ -244,7 +246,7 @@ final class Core: Queues.Owner {
     func ended(_ session: ReceiveSession) {
         session.logEnd()
         session.cancelTimer()
-        networks.left(session.peer)
+        networks.left(session.counted)
         counters.sessions.subtract(1, ordering: .relaxed)
         receiving.remove(session.token)
     }
@@ -270,7 +272,11 @@ final class Core: Queues.Owner {
 
     private func handleSpool() {
         for message in spool.committed {
-            noteFailure(message)
+            if let fault = message.fault {
+                noteFailure(fault, message.id, commit: spool.commits)
+            } else {
+                for parcel in message.parcels { parcel.store.failuresInARow.store(0, ordering: .relaxed) }
+            }
             if message.fault == nil { accepted(message) } else { discharge(message) }
             switch message.owner.kind {
             case TokenKind.receive: receiving.find(message.owner)?.committed(message)
@@ -307,31 +313,35 @@ final class Core: Queues.Owner {
         }
     }
 
-    /// Design rule M5: after a second failure in a row the mail directory is failed, until a trial gets through.
-    private func noteFailure(_ message: IncomingMessage) {
-        guard let fault = message.fault else {
-            for parcel in message.parcels { parcel.store.failuresInARow.store(0, ordering: .relaxed) }
-            return
-        }
+    /// Design rule M5: after a second failed commit in a row the mail directory is failed, until a trial gets through.
+    ///
+    /// - Parameter commit: its number; nil: a large message that failed before its commit.
+    func noteFailure(_ fault: CommitFault, _ id: QueueID, commit: UInt64?) {
+        let store = fault.store
+        let isNew = commit == nil || store.lastFailedCommit.exchange(commit!, ordering: .relaxed) != commit!
+        guard isNew else { return }
         counters.alarms.add(1, ordering: .relaxed)
         log.alarm(
-            fault.wasSync ? "sync-failed" : "write-failed", gateway: fault.store.domain, id: message.id,
+            fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
             "\(String(cString: strerror(fault.fault))); the sender was told to try again")
         guard !fault.isFull else { return }
-        if fault.store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2,
-            fault.store.state.load(ordering: .relaxed) == .ready
-        {
-            fault.store.state.store(.failed, ordering: .relaxed)
+        if store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2, store.state.load(ordering: .relaxed) == .ready {
+            store.state.store(.failed, ordering: .relaxed)
             log.alarm(
-                "store-failed", gateway: fault.store.domain,
+                "store-failed", gateway: store.domain,
                 "two commits in a row failed: no mail is accepted for it until a trial file gets through")
         }
     }
 
+    /// Stores whose trial is under way: a hung disk gets one at a time.
+    private var trying: Set<UInt64> = []
+
     /// Failed mail directories are tried every few seconds.
     private func tryFailedStores() {
         for id in routes.ids where Routes.home(of: id, reactors: count) == index {
-            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .failed else { continue }
+            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .failed,
+                trying.insert(id).inserted
+            else { continue }
             let name = "trial-\(ids.next(wall: reactor.wall))"
             calls.run(
                 [
@@ -339,6 +349,7 @@ final class Core: Queues.Owner {
                     .unlink(in: store.directory, name: name), .syncFileSystem(store.directory),
                 ], on: .bulk
             ) { [self] outcomes in
+                trying.remove(id)
                 guard outcomes.allSatisfy(\.isDone) else { return }
                 store.failuresInARow.store(0, ordering: .relaxed)
                 store.state.store(.ready, ordering: .relaxed)
@@ -400,12 +411,12 @@ final class Core: Queues.Owner {
 
     // MARK: Forwarding
 
-    private func open(_ key: QueueKey, _ home: Int) {
-        guard !isStopping else {
+    private func open(_ key: QueueKey, _ route: Route, _ home: Int) {
+        guard !isStopping, forwarding.count < Limits.forwardSessionsMax else {
             let nobody = SessionAddress(core: index, token: Token(kind: TokenKind.ignored, generation: 0, index: 0))
-            return send(.sessionEnded(key, nobody, .done), to: home)
+            return send(.sessionEnded(key, nobody, .notNow), to: home)
         }
-        let session = forwarding.insert { token in ForwardSession(core: self, token: token, key: key, home: home) }
+        let session = forwarding.insert { token in ForwardSession(core: self, token: token, key: key, route: route, home: home) }
         counters.forwardSessions.add(1, ordering: .relaxed)
         session.start()
     }
@@ -426,6 +437,14 @@ final class Core: Queues.Owner {
             recovery.start()
         }
     }
+
+    /// A disk that fails is asked again in a while.
+    func recoverLater(_ recovery: Recovery) { later { recovery.start() } }
+
+    /// Runs `body` after ten seconds.
+    func later(_ body: @escaping () -> Void) { waiting.append((reactor.now + 10 * Limits.nanosecondsPerSecond, body)) }
+
+    private var waiting: [(at: UInt64, body: () -> Void)] = []
 
     func recovered(_ store: Store) { recovery[store.gatewayID] = nil }
 
@@ -461,13 +480,21 @@ final class Core: Queues.Owner {
         counters.commits.store(Int(spool.commits), ordering: .relaxed)
         if index == 0 { measureSpace() }
         if ticks % 5 == 0 { tryFailedStores() }
+        let due = waiting.filter { $0.at <= reactor.now }
+        waiting.removeAll { $0.at <= reactor.now }
+        for (_, body) in due { body() }
         arm()
     }
 
+    private var measuring = 0
+
     private func measureSpace() {
+        guard measuring == 0 else { return }
         for device in routes.devices {
             guard let directory = routes.directory(on: device) else { continue }
-            calls.run([.space(directory)], on: .bulk) { outcomes in
+            measuring += 1
+            calls.run([.space(directory)], on: .bulk) { [self] outcomes in
+                measuring -= 1
                 guard outcomes[0].isDone else { return }
                 device.freeBytes.store(outcomes[0].value, ordering: .relaxed)
                 device.freeInodes.store(outcomes[0].second, ordering: .relaxed)

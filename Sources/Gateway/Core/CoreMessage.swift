@@ -88,6 +88,8 @@ final class SettledParcel: Sendable {
 enum SessionEnd: Sendable {
     /// It had nothing more to do.
     case done
+    /// This server is short of sessions or descriptors: not the primary's fault.
+    case notNow
     /// No connection to any address, or refused before mail: the primary is down.
     case unreachable(Reply)
     /// It broke off later.
@@ -105,7 +107,7 @@ enum CoreMessage: Sendable {
     case settings(CoreSettings)
     case announce(Announcement)
     /// Home → worker: open a session for this queue.
-    case open(QueueKey, home: Int)
+    case open(QueueKey, Route, home: Int)
     /// Worker → home: the session is up.
     case sessionUp(QueueKey, SessionAddress)
     /// Worker → home: up to `count` leases are wanted.

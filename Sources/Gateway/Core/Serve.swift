@@ -204,9 +204,10 @@ final class Serve {
 
         announceStop(log)
         alarmAfterHardLimit()
+        // First: without the control socket it would be taken for one that died.
+        admin.stop()
         control.stop()
         controlThread.join()
-        admin.stop()
         for mailbox in fromMain { mailbox.send(.shutDown) }
         for thread in threads { thread.join() }
         for lane in lanes { lane.shutDown() }

@@ -53,16 +53,17 @@ final class ForwardSession {
     private var timer = TimerWheel.ID.none
     private var timerAt: UInt64 = .max
     private var handedOver = 0
+    private var hadLeases = false
 
     private static let connectSeconds = 30
     private static let chunkBytes = 64 << 10
 
-    init(core: Core, token: Token, key: QueueKey, home: Int) {
+    init(core: Core, token: Token, key: QueueKey, route: Route, home: Int) {
         self.core = core
         self.token = token
         self.key = key
         self.home = home
-        route = core.routes.route(forID: key.gatewayID) ?? core.routes.system!
+        self.route = route
         machine = SMTPClientSession(settings: Self.settings(core, route.gateway, withTLS: true))
     }
 
@@ -126,7 +127,11 @@ final class ForwardSession {
         setDeadline(seconds: Self.connectSeconds)
     }
 
+    /// Our own means are at an end; that says nothing of the primary.
+    private static func isOurs(_ fault: Int32) -> Bool { [EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(fault) }
+
     private func connectFailed(_ fault: Int32) {
+        if Self.isOurs(fault) { return finish(.notNow) }
         let words = String(cString: strerror(fault)).lowercased()
         lastFailure = Reply(451, EnhancedStatus(4, 4, 1), "connect to \(relay): \(words)")
         connection = nil
@@ -143,6 +148,10 @@ final class ForwardSession {
             setDeadline(seconds: machine.phase.timeoutSeconds)
             connection.receive()
         case .connectFailed(let fault):
+            if Self.isOurs(fault) {
+                tellEnd(.notNow)
+                return connection.close()
+            }
             lastFailure = Reply(
                 451, EnhancedStatus(4, 4, 1), "connect to \(relay): \(String(cString: strerror(fault)).lowercased())")
             isRedialling = true
@@ -157,7 +166,7 @@ final class ForwardSession {
         case .secured(let info): secured(info)
         case .closed:
             self.connection = nil
-            if isRedialling {
+            if isRedialling, !isEnding {
                 isRedialling = false
                 connectNext()
             } else {
@@ -188,6 +197,11 @@ final class ForwardSession {
             switch event {
             case .needMore:
                 if fill() { continue }
+                if connection.isAtEnd, machine.phase != .quit {
+                    // The stream ended together with its last bytes.
+                    machine.connectionLost()
+                    continue
+                }
                 connection.flush()
                 setDeadline(seconds: machine.phase.timeoutSeconds)
                 connection.receive()
@@ -299,6 +313,7 @@ final class ForwardSession {
             rest()
             return true
         }
+        hadLeases = true
         for lease in leases {
             let holding = Holding(lease, since: core.reactor.now)
             holdings.append(holding)
@@ -316,6 +331,11 @@ final class ForwardSession {
         if isEnding {
             if case .success(let parcel) = loaded { closeFile(parcel) }
             if isGone, loading == 0 { core.ended(self) }
+            return
+        }
+        guard holdings.contains(where: { $0 === holding }) else {
+            // Given back meanwhile.
+            if case .success(let parcel) = loaded { closeFile(parcel) }
             return
         }
         switch loaded {
@@ -359,7 +379,9 @@ final class ForwardSession {
     private func rest() {
         guard isUp, !isQuitting, holdings.isEmpty, open.isEmpty else { return }
         if core.isStopping { return quit() }
-        guard isWanting, restsSince > 0 else { return }
+        guard isWanting else { return }
+        // The home's empty answer may have come before the last hand-over began.
+        if restsSince == 0 { restsSince = core.reactor.now }
         let until = restsSince + Limits.lingerNanoseconds
         if core.reactor.now >= until { return quit() }
         if timerAt > until { arm(until) }
@@ -370,7 +392,7 @@ final class ForwardSession {
         isQuitting = true
         machine.quit(into: &connection.output)
         connection.flush()
-        setDeadline(seconds: 10)
+        setDeadline(seconds: open.isEmpty ? 10 : machine.phase.timeoutSeconds)
         arm(deadline)
         connection.receive()
     }
@@ -438,14 +460,22 @@ final class ForwardSession {
         streamFraming = framing
         holding.offset = 0
         connection.flush()
-        if connection.tls == nil, holding.stuffer == nil {
-            // From the page cache to the socket, without a copy here (design rule M2).
-            connection.queueFile(parcel.file!, offset: Int64(parcel.sizes.contentOffset), length: parcel.sizes.contentBytes)
-            holding.offset = parcel.sizes.contentBytes
-            connection.flush()
-        } else {
-            readMore()
-        }
+        sendMore(holding, parcel)
+    }
+
+    private static let sliceBytes = 1 << 20
+
+    /// The next part of a large file. A slice at a time, so that a slow line has its three minutes for each (RFC 5321
+    /// §4.5.3.2.5), and a fast one doesn't hold the reactor.
+    private func sendMore(_ holding: Holding, _ parcel: LoadedParcel) {
+        guard let connection, connection.tls == nil, holding.stuffer == nil else { return readMore() }
+        // From the page cache to the socket, without a copy here (design rule M2).
+        let length = min(Self.sliceBytes, parcel.sizes.contentBytes - holding.offset)
+        connection.queueFile(
+            parcel.file!, offset: Int64(parcel.sizes.contentOffset + holding.offset), length: length)
+        holding.offset += length
+        setDeadline(seconds: machine.phase.timeoutSeconds)
+        connection.flush()
     }
 
     private var streamFraming = SMTPContentFraming.dots(isStuffed: false)
@@ -453,7 +483,7 @@ final class ForwardSession {
     /// The last piece has been sent: the next one, or the end.
     private func streamMore() {
         guard let (id, holding) = streaming, let parcel = holding.parcel, !isReading else { return }
-        guard holding.offset >= parcel.sizes.contentBytes else { return readMore() }
+        guard holding.offset >= parcel.sizes.contentBytes else { return sendMore(holding, parcel) }
         streaming = nil
         contentSent(id, holding, streamFraming)
         pump()
@@ -529,7 +559,10 @@ final class ForwardSession {
         if isPlain, parcel.state.isInitial || holding.recipients.count + parcel.state.settled.count == outcomes.count {
             return settle(holding, .delivered)
         }
-        withPrefix(holding, parcel) { [self] prefix in
+        // Only a notice needs the original: for what failed for good, succeeded with a wish to hear of it, or is late.
+        let isLate = delay >= Int64(Notice.delayedAfterSeconds) * 1_000
+        let mayNotify = outcomes.contains { $0.map { !$0.reply.isTransient } ?? false } || isLate
+        withPrefix(mayNotify, parcel) { [self] prefix in
             settle(
                 holding,
                 .mixed(
@@ -541,7 +574,10 @@ final class ForwardSession {
     }
 
     /// The original's first bytes, for a notice.
-    private func withPrefix(_ holding: Holding, _ parcel: LoadedParcel, _ then: @escaping ([UInt8]) -> Void) {
+    private func withPrefix(_ isWanted: Bool, _ parcel: LoadedParcel, _ then: @escaping ([UInt8]) -> Void) {
+        guard isWanted || route.gateway.retry.lifetimeSeconds.map({ $0 < Notice.delayedAfterSeconds }) ?? false else {
+            return then([])
+        }
         if let content = parcel.content { return then(content.prefix(Notice.originalMaxBytes)) }
         guard let file = parcel.file else { return then([]) }
         loading += 1
@@ -592,6 +628,12 @@ final class ForwardSession {
     private func tellEnd(_ end: SessionEnd) {
         guard !isEnding else { return }
         isEnding = true
+        var end = end
+        // A primary that takes connections and no mail is as good as down: probed, not stormed (T-E4).
+        if handedOver == 0, hadLeases, case .lost(let reply) = end { end = .unreachable(reply) }
+        if handedOver == 0, hadLeases, case .done = end, !isQuitting {
+            end = .unreachable(Reply(421, EnhancedStatus(4, 4, 2), "\(relay): the server ended the session"))
+        }
         for holding in open.values.sorted(by: { $0.lease.slot < $1.lease.slot }) { settle(holding, .released) }
         open = [:]
         for holding in holdings { settle(holding, .released) }
@@ -626,7 +668,7 @@ final class ForwardSession {
             lastFailure = Reply(451, EnhancedStatus(4, 4, 1), "connect to \(relay): timed out")
             return addresses.isEmpty ? close(.unreachable(lastFailure!)) : redial()
         }
-        if isQuitting { return close(.done) }
+        if isQuitting, open.isEmpty { return close(.done) }
         machine.timedOut()
         pump()
     }

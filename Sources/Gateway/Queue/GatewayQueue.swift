@@ -9,6 +9,8 @@ final class GatewayQueue {
         let address: SessionAddress
         /// Leases that it waits for.
         var wants = 0
+        /// The gateway's settings changed since it was opened: it gets no more leases (T-E9).
+        var isStale = false
     }
 
     private struct Deferred: Comparable {
@@ -30,6 +32,10 @@ final class GatewayQueue {
     var sessions: [Session] = []
     /// Sessions ordered and not yet up.
     var opening = 0
+    /// Of these, ordered under older settings.
+    var staleOpening = 0
+    /// No session before this instant, for want of our own means.
+    var pausedUntil: UInt64 = 0
     /// Under flush: retry times, health and `onContact` don't hold anything back until a session ends or nothing waits.
     var isFlushing = false
     /// Recovery is still listing: nothing is leased (design rule M11).

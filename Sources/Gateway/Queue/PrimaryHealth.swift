@@ -30,7 +30,6 @@ struct PrimaryHealth: Sendable {
     private(set) var window = initialWindow
     /// Of the last failure, for people.
     private(set) var detail = ""
-    private var probes = 0
 
     private static let initialWindow = 2
     /// How often a next hop that isn't there is looked up again.
@@ -54,7 +53,6 @@ struct PrimaryHealth: Sendable {
         case .down, .noNextHop:
             state = .returning
             window = 1
-            probes = 0
             return true
         }
     }
@@ -75,7 +73,7 @@ struct PrimaryHealth: Sendable {
     /// No connection, or none that takes mail. Returns whether the state changed.
     mutating func failed(_ why: String, now: UInt64, jitter: UInt64) -> Bool {
         detail = why
-        probes += 1
+        window = 1
         guard case .down(let since, _) = state else {
             state = .down(since: now, nextProbe: now + Limits.probeNanoseconds)
             return true

@@ -48,28 +48,52 @@ extension Queues {
     /// Envelopes are read from the files, a few at a time.
     private func describe(_ references: [ParcelReference], _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
         guard !references.isEmpty else { return answer(.queued([])) }
-        let walk = Walk(references.count) { answer(.queued($0)) }
-        for reference in references {
-            let entry = index[reference]
-            let queue = queues[Int(entry.queue)]
-            let lease = Lease(
-                slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes,
-                hot: entry.hot, hasState: entry.hasState)
-            owner.load(queue.route.store, lease, contentMaxBytes: 0) { [self] loaded in
-                let parcel = try? loaded.get()
-                // It may have left while the file was read.
-                guard index.holds(reference) else { return walk.add(nil) }
-                walk.add(message(index[reference], queue, parcel))
-            }
+        let walk = Walk(references) { answer(.queued($0)) }
+        for _ in 0..<min(Self.readAtOnce, references.count) { describeNext(walk) }
+    }
+
+    private static let readAtOnce = 32
+
+    private func describeNext(_ walk: Walk) {
+        guard let reference = walk.takeNext() else { return }
+        // It may have left before its turn, or while its file is read.
+        guard index.holds(reference) else {
+            walk.add(nil)
+            return describeNext(walk)
         }
+        let queue = queues[Int(index[reference].queue)]
+        owner.load(queue.route.store, view(reference), contentMaxBytes: 0) { [self] loaded in
+            walk.add(index.holds(reference) ? message(index[reference], queue, try? loaded.get()) : nil)
+            describeNext(walk)
+        }
+    }
+
+    /// To look at a parcel without taking it.
+    private func view(_ reference: ParcelReference) -> Lease {
+        let entry = index[reference]
+        return Lease(
+            slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
+            hasState: entry.hasState)
     }
 
     /// Gathers answers that come one by one.
     private final class Walk {
         private var messages: [QueuedMessage] = []
+        private let references: [ParcelReference]
+        private var next = 0
         private var left: Int
         private let done: ([QueuedMessage]) -> Void
-        init(_ left: Int, _ done: @escaping ([QueuedMessage]) -> Void) { (self.left, self.done) = (left, done) }
+
+        init(_ references: [ParcelReference], _ done: @escaping ([QueuedMessage]) -> Void) {
+            (self.references, left, self.done) = (references, references.count, done)
+        }
+
+        func takeNext() -> ParcelReference? {
+            guard next < references.count else { return nil }
+            next += 1
+            return references[next - 1]
+        }
+
         func add(_ message: QueuedMessage?) {
             if let message { messages.append(message) }
             left -= 1
@@ -108,10 +132,7 @@ extension Queues {
     private func export(_ id: QueueID, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
         guard let reference = index.find(id).first else { return answer(.notFound) }
         let entry = index[reference]
-        let lease = Lease(
-            slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
-            hasState: entry.hasState)
-        owner.load(queues[Int(entry.queue)].route.store, lease, contentMaxBytes: entry.bytes) { loaded in
+        owner.load(queues[Int(entry.queue)].route.store, view(reference), contentMaxBytes: entry.bytes) { loaded in
             switch loaded {
             case .success(let parcel): answer(.content(parcel.prefix))
             case .failure(.damaged(let why)): answer(.busy("the message can't be exported: \(why)"))
@@ -141,7 +162,9 @@ extension Queues {
         for reference in references where index[reference].state == .leased {
             return .busy("\(id) is being handed over just now; try again in a moment")
         }
-        for reference in references { end(reference, bounces: bounces) }
+        for reference in references where index.holds(reference) && index[reference].state != .leased {
+            end(reference, bounces: bounces)
+        }
         return .done(references.count)
     }
 

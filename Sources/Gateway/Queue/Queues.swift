@@ -65,7 +65,11 @@ final class Queues {
             let old = queue.route.gateway
             guard old !== route.gateway else { continue }
             queue.route = route
-            if old.forward != route.gateway.forward || old.isHeld != route.gateway.isHeld { queue.health.tryNow() }
+            if old.forward != route.gateway.forward {
+                for at in queue.sessions.indices { queue.sessions[at].isStale = true }
+                queue.staleOpening = queue.opening
+                queue.health.tryNow()
+            }
             pump(queue)
         }
     }
@@ -80,7 +84,7 @@ final class Queues {
     // MARK: Parcels
 
     /// A parcel has become durable, or was found at recovery.
-    func enqueue(_ announcement: Announcement, hasState: Bool = false, _ routes: Routes) {
+    func enqueue(_ announcement: Announcement, hasState: Bool = false, isRecovered: Bool = false, _ routes: Routes) {
         guard let queue = queue(announcement.key, routes) else {
             log.alarm("orphan", gateway: "\(announcement.key.gatewayID)", id: announcement.id, "its gateway has gone; the file stays")
             return
@@ -89,11 +93,11 @@ final class Queues {
             announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot)
         if announcement.hot != nil { hot.append(reference, announcement.hot!.content.allocatedBytes) }
         index[reference].hasState = hasState
-        if announcement.hot == nil {
+        if isRecovered {
             // Recovered: how often it was tried follows from its age (design rule M4).
             let age = Int((reactor.wall / 1_000_000 - announcement.id.milliseconds) / 1_000)
-            let attempts = queue.route.gateway.retry.position(atAgeSeconds: max(0, age)).attempts
-            index[reference].attempts = UInt16(clamping: attempts)
+            let position = queue.route.gateway.retry.position(atAgeSeconds: max(0, age))
+            index[reference].attempts = UInt16(clamping: position.attempts)
         }
         queue.queued += 1
         queue.queuedBytes += announcement.bytes
@@ -129,7 +133,8 @@ final class Queues {
     func pump(_ queue: GatewayQueue) {
         queue.release(until: seconds, &index)
         guard queue.holdReason == nil, !isStopping else { return arm(queue) }
-        for at in queue.sessions.indices where queue.sessions[at].wants > 0 && queue.readyCount > 0 {
+        for at in queue.sessions.indices
+        where queue.sessions[at].wants > 0 && !queue.sessions[at].isStale && queue.readyCount > 0 {
             give(queue, at)
         }
         if queue.readyCount == 0 {
@@ -137,15 +142,16 @@ final class Queues {
             return arm(queue)
         }
         if !queue.isFlushing, queue.health.waitsUntil(reactor.now) != nil { return arm(queue) }
+        if queue.pausedUntil > reactor.now { return arm(queue, at: queue.pausedUntil) }
         let limit = min(queue.health.window, queue.route.gateway.forward.concurrency)
         // A session for each eight that wait: opening one costs more than sending a message.
         let wanted = min(limit, (queue.readyCount + 7) / 8)
-        while queue.sessions.count + queue.opening < wanted {
+        while queue.sessions.count(where: { !$0.isStale }) + queue.opening - queue.staleOpening < wanted {
             if queue.health.isDown, !mayProbe() { return arm(queue, at: reactor.now + Limits.nanosecondsPerSecond / 4) }
             queue.opening += 1
             // The first one stays at home, where no mailbox is between; the others go round.
             if queue.sessions.count + queue.opening == 1 { queue.nextCore = core }
-            owner.send(.open(queue.key, home: core), to: queue.nextCore)
+            owner.send(.open(queue.key, queue.route, home: core), to: queue.nextCore)
             queue.nextCore = (queue.nextCore + 1) % cores
             if queue.health.isDown { break }
         }
@@ -185,7 +191,9 @@ final class Queues {
     func sessionUp(_ key: QueueKey, _ address: SessionAddress) {
         guard let queue = find(key) else { return }
         queue.opening -= 1
-        queue.sessions.append(GatewayQueue.Session(address: address))
+        let isStale = queue.staleOpening > 0
+        if isStale { queue.staleOpening -= 1 }
+        queue.sessions.append(GatewayQueue.Session(address: address, isStale: isStale))
         if queue.health.answered() { log.health(queue.route.gateway.domain, queue.health.state.word, "answers again") }
     }
 
@@ -205,9 +213,11 @@ final class Queues {
             queue.sessions.remove(at: at)
         } else {
             queue.opening -= 1
+            queue.staleOpening = min(queue.staleOpening, queue.opening)
         }
         switch end {
         case .done: break
+        case .notNow: queue.pausedUntil = reactor.now + Limits.nanosecondsPerSecond
         case .lost(let reply):
             queue.lastReply = reply.description
             queue.health.brokeOff(reply.description)
@@ -227,6 +237,8 @@ final class Queues {
         case .refused(let reply):
             queue.isFlushing = false
             queue.lastReply = reply.description
+            // As if it were down, so that a long queue bounces in portions.
+            _ = queue.health.failed(reply.description, now: reactor.now, jitter: reactor.backend.random())
             bounceAll(queue, reply)
         }
         pump(queue)
@@ -238,7 +250,8 @@ final class Queues {
 
     func settle(_ key: QueueKey, _ session: SessionAddress?, _ settlements: [Settlement]) {
         guard let queue = find(key) else { return }
-        for settlement in settlements {
+        // Released ones go back to the front, so the first of them last.
+        for settlement in settlements.reversed() {
             let reference = ParcelReference(slot: settlement.slot, generation: settlement.generation)
             guard index.holds(reference), index[reference].state == .leased else { continue }
             switch settlement.result {
@@ -333,9 +346,8 @@ final class Queues {
                 wait(reference, queue, verdict.state, before: parcel.state, seconds: delay + jitter, session)
             }
         }
-        guard let notice = verdict.notice(entry.id, parcel, self) else { return finish() }
-        // The consequence is durable before its cause goes (design rule M4).
-        owner.notify(notice) { [self] isDurable in
+        // The consequences are durable before their cause goes (design rule M4).
+        notifyAll(verdict.notices(entry.id, parcel)[...]) { [self] isDurable in
             guard index.holds(reference) else { return }
             if isDurable {
                 finish()
@@ -347,6 +359,14 @@ final class Queues {
                 wait(reference, queue, state, before: parcel.state, seconds: 60, session)
             }
             pump(queue)
+        }
+    }
+
+    /// One notice after the other; false as soon as one can't be made durable.
+    private func notifyAll(_ notices: ArraySlice<Notice>, then: @escaping (Bool) -> Void) {
+        guard let first = notices.first else { return then(true) }
+        owner.notify(first) { [self] isDurable in
+            isDurable ? notifyAll(notices.dropFirst(), then: then) : then(false)
         }
     }
 
@@ -413,17 +433,16 @@ final class Queues {
         var isExpired = false
         var isOver: Bool { waiting == 0 }
 
-        /// The notice that the sender is owed; nil: none. Never about a notice (RFC 5321 §6.1, T-E3).
-        func notice(_ id: QueueID, _ parcel: SettledParcel, _ queues: Queues) -> Notice? {
-            guard !parcel.envelope.reversePath.isEmpty else { return nil }
+        /// What the sender is owed. Never about a notice (RFC 5321 §6.1, T-E3).
+        func notices(_ id: QueueID, _ parcel: SettledParcel) -> [Notice] {
+            guard !parcel.envelope.reversePath.isEmpty else { return [] }
             let wantsFailure = { (at: Int) in
                 parcel.envelope.recipients[at].notifyConditions.map { $0.contains(.failure) } ?? true
             }
-            let failures = failed.filter { wantsFailure($0.0) }
-            if !failures.isEmpty { return Notice(kind: .failed, id: id, parcel: parcel, about: failures) }
-            if !relayed.isEmpty { return Notice(kind: .relayed, id: id, parcel: parcel, about: relayed) }
-            if !delayed.isEmpty { return Notice(kind: .delayed, id: id, parcel: parcel, about: delayed) }
-            return nil
+            let all: [(DeliveryStatusNotification.Kind, [(Int, RecipientOutcome)])] = [
+                (.failed, failed.filter { wantsFailure($0.0) }), (.relayed, relayed), (.delayed, delayed),
+            ]
+            return all.filter { !$0.1.isEmpty }.map { Notice(kind: $0.0, id: id, parcel: parcel, about: $0.1) }
         }
     }
 
@@ -443,12 +462,21 @@ final class Queues {
         clock.look(now: reactor.now, wall: reactor.wall, log)
         guard clock.isTrusted, let lifetime = queue.route.gateway.retry.lifetimeSeconds else { return }
         let oldest = reactor.wall / 1_000_000 - Int64(lifetime) * 1_000
+        var young: [ParcelReference] = []
+        defer { for reference in young.reversed() { queue.putBack(reference) } }
         for _ in 0..<Self.expiriesPerFailure {
             guard let reference = queue.takeReady(index) else { return }
-            guard index[reference].id.milliseconds <= oldest else { return queue.putBack(reference) }
-            bounce(reference, queue, reply, isFinal: false)
+            if index[reference].id.milliseconds <= oldest {
+                bounce(reference, queue, reply, isFinal: false)
+            } else {
+                young.append(reference)
+                // The queue is nearly in order of age: behind many young ones there is no old one.
+                if young.count >= Self.youngPerFailure { return }
+            }
         }
     }
+
+    private static let youngPerFailure = 64
 
     private static let expiriesPerFailure = 256
 

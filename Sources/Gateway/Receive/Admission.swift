@@ -28,8 +28,8 @@ extension Core {
 
     /// - Parameters:
     ///   - size: as declared at MAIL, 0 if it was not.
-    ///   - parcels: the stores that the transaction has already.
-    func admit(_ address: MailAddress, size: Int, parcels: [Store]) -> Admitted {
+    ///   - mayAdd: whether the transaction has the store already, or room for one more.
+    func admit(_ address: MailAddress, size: Int, mayAdd: (Store) -> Bool) -> Admitted {
         let isPostmaster = address.isPostmaster
         guard let domain = address.domain else { return ownPostmaster(address, size) }
         guard case .name(let text) = domain, let name = DomainNameNormaliser.aLabel(text) else {
@@ -43,7 +43,7 @@ extension Core {
             return .refuse(Reply(450, EnhancedStatus(4, 2, 1), "The gateway of <\(address)> is disabled, try again later"))
         }
         if let refusal = refusal(of: route, size: size, isPostmaster: isPostmaster) { return .refuse(refusal) }
-        if parcels.count >= Limits.gatewaysPerTransaction, !parcels.contains(where: { $0 === route.store }) {
+        if !mayAdd(route.store) {
             return .refuse(
                 Reply(452, EnhancedStatus(4, 5, 3), "Too many domains in one message, send the rest in another"))
         }

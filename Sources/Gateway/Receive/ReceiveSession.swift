@@ -34,7 +34,10 @@ final class ReceiveSession {
     private var incoming: Incoming?
     private var needsProxyHeader: Bool
     private(set) var client: IPAddress
-    let peer: IPAddress
+    private let peer: IPAddress
+    /// Whose network this connection counts for.
+    private(set) var counted: IPAddress
+    let name: String
     private(set) var helo = ""
     private var isExtended = false
     private var tlsDescription: (version: String, text: String)?
@@ -73,6 +76,8 @@ final class ReceiveSession {
         self.kind = kind
         self.client = client
         peer = client
+        counted = client
+        name = "\(core.index)-\(token.index)-\(token.generation)"
         connection = Connection(reactor: core.reactor, token: token, socket: socket)
         machine = SMTPServerSession(settings: core.serverSettings(for: client), isTLS: kind == .smtps)
         needsProxyHeader = core.settings.trust.proxy.contains { $0.contains(client) }
@@ -80,8 +85,6 @@ final class ReceiveSession {
         sessionEnd = core.reactor.now + UInt64(Limits.sessionSecondsMax) * Limits.nanosecondsPerSecond
         core.log.sessionBegan(name, client: client.description, listener: kind.rawValue)
     }
-
-    var name: String { "\(core.index)-\(token.index)-\(token.generation)" }
 
     // MARK: Start
 
@@ -117,7 +120,14 @@ final class ReceiveSession {
         case .invalid(let fault): end("malformed PROXY header (\(fault))")
         case .parsed(_, let endpoints):
             needsProxyHeader = false
-            if let endpoints { client = endpoints.source }
+            if let endpoints {
+                // From here on all limits look at the client behind the proxy.
+                core.networks.left(counted)
+                client = endpoints.source
+                counted = client
+                core.networks.connected(client)
+                machine = SMTPServerSession(settings: core.serverSettings(for: client), isTLS: kind == .smtps)
+            }
             if kind == .smtps { beginTLS() } else { greet() }
         }
     }
@@ -180,6 +190,7 @@ final class ReceiveSession {
     private enum Next { case receive, commit, room, startTLS, goodbye(String) }
 
     private func pump() {
+        guard !connection.isClosing else { return }
         switch waiting {
         case .input, .room: break
         default: return
@@ -259,8 +270,9 @@ final class ReceiveSession {
                 }
             case .content(let range):
                 content(UnsafeRawBufferPointer(rebasing: input[range]))
-                if let writer = incoming?.writer {
+                if let message = incoming, let writer = message.writer {
                     if let fault = writer.fault {
+                        core.noteFailure(fault, message.id, commit: nil)
                         let refusal = core.refusal(for: fault)
                         refused("content", refusal)
                         dropTransaction()
@@ -302,7 +314,9 @@ final class ReceiveSession {
 
     private func recipient(_ address: MailAddress, _ parameters: RecipientParameters) {
         let size = transaction!.parameters.size ?? 0
-        switch core.admit(address, size: size, parcels: transaction!.parcels.map { $0.route.store }) {
+        let isFull = transaction!.parcels.count >= Limits.gatewaysPerTransaction
+        let hasStore = { (store: Store) in isFull && self.transaction!.parcels.contains { $0.route.store === store } }
+        switch core.admit(address, size: size, mayAdd: { !isFull || hasStore($0) }) {
         case .refuse(let reply):
             refused("RCPT TO:<\(address)>", reply)
             machine.refuseRecipient(reply, into: &connection.output)
@@ -315,9 +329,12 @@ final class ReceiveSession {
                 refused("RCPT TO:<\(address)>", reply)
                 return machine.refuseRecipient(reply, into: &connection.output)
             }
-            if let at = transaction!.parcels.firstIndex(where: {
-                $0.route.store === route.store && $0.destination == destination
-            }) {
+            if let at = transaction!.parcels.firstIndex(where: { $0.route.store === route.store }) {
+                guard transaction!.parcels[at].destination == destination else {
+                    // One file a store and message; the settings changed between two recipients.
+                    let reply = Reply(451, EnhancedStatus(4, 5, 3), "Send this recipient's copy in another message")
+                    return machine.refuseRecipient(reply, into: &connection.output)
+                }
                 transaction!.parcels[at].recipients.append(recipient)
             } else {
                 transaction!.parcels.append((route, destination, [recipient]))
@@ -401,12 +418,23 @@ final class ReceiveSession {
         guard let message = incoming else { return }
         message.scanner.received(bytes)
         message.content.append(bytes)
+        growReservation(message.content.count)
         account(message)
         if let writer = message.writer {
             let waits = message.content.count - message.writtenBytes
             if waits >= MessageContent.furtherPieceBytes { give(message, writer) }
         } else if message.content.count > Limits.memoryMessageBytes || core.isMemoryTight(for: client) {
             spill(message)
+        }
+    }
+
+    /// What arrives beyond the declared size is reserved as it comes, in steps.
+    private func growReservation(_ bytes: Int) {
+        guard let reserved = transaction?.reserved.first?.1, bytes > reserved else { return }
+        let more = max(bytes - reserved, MessageContent.furtherPieceBytes)
+        for at in transaction!.reserved.indices {
+            transaction!.reserved[at].0.reserve(more)
+            transaction!.reserved[at].1 += more
         }
     }
 
@@ -426,7 +454,7 @@ final class ReceiveSession {
 
     /// Message memory of this session, in the reactor's and the network's sums.
     private func account(_ message: Incoming?) {
-        let now = message?.content.allocatedBytes ?? 0
+        let now = (message?.content.allocatedBytes ?? 0) + (message?.writer?.waitingBytes ?? 0)
         guard now != reservedMemory else { return }
         core.memory(client, changedBy: now - reservedMemory)
         reservedMemory = now
@@ -436,6 +464,10 @@ final class ReceiveSession {
     private func endOfContent() -> Bool {
         let message = incoming!
         message.scanner.finish()
+        if let fault = message.writer?.fault {
+            core.noteFailure(fault, message.id, commit: nil)
+            return answer(core.refusal(for: fault))
+        }
         if !machine.contentEndsWithCRLF { message.content.append([13, 10]) }
         message.content.linesBeginningWithDot = machine.linesBeginningWithDot
         if message.scanner.receivedFieldCount > Limits.receivedFieldsMax {
@@ -448,6 +480,11 @@ final class ReceiveSession {
         var charged: [Store] = []
         for (at, parcel) in message.parcels.enumerated() {
             let gateway = transaction!.parcels[at].route.gateway
+            // Deleted since RCPT: nobody would take the message out of its directory.
+            guard core.routes.route(forID: gateway.id) != nil else {
+                for store in charged { store.discharge(message.content.count) }
+                return answer(Reply(451, EnhancedStatus(4, 3, 0), "The gateway was just deleted"))
+            }
             let quota = core.quota(of: gateway, for: parcel.envelope)
             guard parcel.store.charge(message.content.count, quota) else {
                 for store in charged { store.discharge(message.content.count) }
@@ -484,8 +521,9 @@ final class ReceiveSession {
     func writerProceeded() {
         guard let message = incoming, let writer = message.writer else { return }
         if let whole = finished, waiting == .commit {
-            if writer.fault != nil {
-                whole.fault = writer.fault
+            if let fault = writer.fault {
+                whole.fault = fault
+                core.noteFailure(fault, whole.id, commit: nil)
                 core.discharge(whole)
                 committed(whole)
             } else if writer.isDone {
@@ -494,6 +532,7 @@ final class ReceiveSession {
             }
             return
         }
+        account(message)
         if case .room = waiting { pump() }
     }
 
@@ -567,12 +606,16 @@ final class ReceiveSession {
 
     /// The session has gone from the reactor's table.
     func logEnd() {
+        dropTransaction()
         core.log.sessionEnded(name, client: client.description, how: lastWords, messages: messages)
     }
 
     /// The server is stopping: what is between two commands ends now.
     func shutDown() {
-        guard case .input = waiting, !machine.isInTransaction, !connection.isClosing else { return }
+        guard !connection.isClosing else { return }
+        if case .handshake = waiting { return end("server is stopping") }
+        if needsProxyHeader { return end("server is stopping") }
+        guard case .input = waiting, !machine.isInTransaction else { return }
         machine.shutDown(into: &connection.output)
         lastWords = "server is stopping"
         waiting = .goodbye
@@ -655,8 +698,7 @@ final class ReceiveSession {
         var at = 0
         while at + 3 < bytes.count {
             if bytes[at + 3] != UInt8(ascii: "-") {
-                let digits = bytes[at..<at + 3].map { Int($0) - 48 }
-                core.counters.replied(digits[0] * 100 + digits[1] * 10 + digits[2])
+                core.counters.replied(Int(bytes[at]) * 100 + Int(bytes[at + 1]) * 10 + Int(bytes[at + 2]) - 48 * 111)
             }
             while at < bytes.count, bytes[at] != 10 { at += 1 }
             at += 1

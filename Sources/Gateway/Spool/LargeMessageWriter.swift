@@ -13,7 +13,7 @@ final class LargeMessageWriter {
     let parcels: [IncomingParcel]
     /// What arrived so far and is not yet given to the lane.
     private var waiting: [MessageContent] = []
-    private var waitingBytes = 0
+    private(set) var waitingBytes = 0
     private var handles: [FileHandle] = []
     private var phase = Phase.creating
     private var isBusy = false

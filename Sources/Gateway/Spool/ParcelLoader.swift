@@ -56,8 +56,10 @@ struct ParcelLoader {
                 .readWhole(
                     in: store.directory, name: name,
                     maxBytes: MailFile.firstLineBytes + MailFile.headMaxBytes + contentMaxBytes))
-        } else {
+        } else if opensLarge {
             steps.append(.open(in: store.directory, name: name))
+        } else {
+            steps.append(.readStart(in: store.directory, name: name, length: Self.headReadBytes + prefixBytes))
         }
         files.run(steps, on: .bulk, stopsAtFailure: false) { outcomes in
             var state = ParcelState()
@@ -74,13 +76,18 @@ struct ParcelLoader {
             }
             let main = outcomes[outcomes.count - 1]
             guard main.isDone else {
-                return then(
-                    .failure(main.fault == ENOENT ? .damaged("its file has vanished") : .unreadable(main.fault)))
+                switch main.fault {
+                case ENOENT: return then(.failure(.damaged("its file has vanished")))
+                case EFBIG: return then(.failure(.damaged("its file is longer than its name says")))
+                default: return then(.failure(.unreadable(main.fault)))
+                }
             }
             if isSmall {
                 then(whole(main.data, lease, state, prefixBytes))
+            } else if opensLarge {
+                large(FileHandle(main.value), lease, state, then)
             } else {
-                large(FileHandle(main.value), lease, state, opensLarge, prefixBytes, then)
+                start(main.data, store, name, lease, state, prefixBytes, then)
             }
         }
     }
@@ -107,26 +114,68 @@ struct ParcelLoader {
         }
     }
 
-    private func large(
-        _ file: FileHandle, _ lease: Lease, _ state: ParcelState, _ opensLarge: Bool, _ prefixBytes: Int,
+    /// The head and the first bytes of the content, from the start of the file.
+    private func start(
+        _ data: [UInt8], _ store: Store, _ name: String, _ lease: Lease, _ state: ParcelState, _ prefixBytes: Int,
         _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
     ) {
-        let close = { files.run([.close(file)], on: .bulk, stopsAtFailure: false) { _ in } }
-        files.run([.read(file, at: 0, length: Self.headReadBytes)], on: .bulk) { outcomes in
-            guard outcomes[0].isDone else {
-                close()
-                return then(.failure(.unreadable(outcomes[0].fault)))
-            }
-            do throws(MailFile.Damage) {
-                let sizes = try MailFile.sizes(outcomes[0].data[...])
-                if sizes.contentOffset > Self.headReadBytes {
-                    return longHead(file, sizes, lease, state, opensLarge, prefixBytes, close, then)
+        do throws(MailFile.Damage) {
+            let sizes = try MailFile.sizes(data[...])
+            let wanted = min(sizes.contentOffset + prefixBytes, sizes.contentOffset + sizes.contentBytes)
+            if data.count < wanted, data.count == Self.headReadBytes + prefixBytes {
+                // A head with very many recipients: once more, with its length known.
+                return files.run([.readStart(in: store.directory, name: name, length: wanted)], on: .bulk) { outcomes in
+                    guard outcomes[0].isDone else { return then(.failure(.unreadable(outcomes[0].fault))) }
+                    start(outcomes[0].data, store, name, lease, state, prefixBytes, then)
                 }
-                let head = try MailFile.readHead(outcomes[0].data[...])
-                check(file, head, lease, state, opensLarge, prefixBytes, close, then)
-            } catch {
-                close()
-                then(.failure(.damaged(error.description)))
+            }
+            let head = try MailFile.readHead(data[...])
+            guard sizes.contentBytes == lease.bytes else { throw .length(expected: lease.bytes, found: sizes.contentBytes) }
+            let prefix = Array(data[sizes.contentOffset...].prefix(prefixBytes))
+            then(
+                .success(
+                    LoadedParcel(
+                        envelope: head.envelope, state: state, sizes: sizes, content: nil, file: nil, prefix: prefix)))
+        } catch {
+            then(.failure(.damaged(error.description)))
+        }
+    }
+
+    /// A large one, to be sent from its file: head read, content checked, left open.
+    private func large(
+        _ file: FileHandle, _ lease: Lease, _ state: ParcelState,
+        _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
+    ) {
+        readHead(file, length: Self.headReadBytes) { head in
+            let fail = { (fault: LoadFault) in
+                files.run([.close(file)], on: .bulk) { _ in }
+                then(.failure(fault))
+            }
+            guard case .success(let head) = head else {
+                if case .failure(let fault) = head { fail(fault) }
+                return
+            }
+            let sizes = head.sizes
+            guard sizes.contentBytes == lease.bytes else {
+                return fail(
+                    .damaged(MailFile.Damage.length(expected: lease.bytes, found: sizes.contentBytes).description))
+            }
+            files.run(
+                [.checksum(file, at: Int64(sizes.contentOffset), length: sizes.contentBytes)], on: .bulk
+            ) { outcomes in
+                let outcome = outcomes[0]
+                if !outcome.isDone {
+                    // The file is shorter than it says.
+                    let damage = MailFile.Damage.length(expected: lease.bytes, found: 0).description
+                    return fail(outcome.fault == ENODATA ? .damaged(damage) : .unreadable(outcome.fault))
+                }
+                guard UInt32(truncatingIfNeeded: outcome.value) == sizes.contentCRC else {
+                    return fail(.damaged(MailFile.Damage.contentChecksum.description))
+                }
+                then(
+                    .success(
+                        LoadedParcel(
+                            envelope: head.envelope, state: state, sizes: sizes, content: nil, file: file, prefix: [])))
             }
         }
     }
@@ -134,57 +183,18 @@ struct ParcelLoader {
     /// Most heads fit.
     private static let headReadBytes = 16 << 10
 
-    private func longHead(
-        _ file: FileHandle, _ sizes: MailFile.Sizes, _ lease: Lease, _ state: ParcelState, _ opensLarge: Bool,
-        _ prefixBytes: Int, _ close: @escaping () -> Void, _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
+    private func readHead(
+        _ file: FileHandle, length: Int, _ then: @escaping (Result<MailFile.Head, LoadFault>) -> Void
     ) {
-        files.run([.read(file, at: 0, length: sizes.contentOffset)], on: .bulk) { outcomes in
+        files.run([.read(file, at: 0, length: length)], on: .bulk) { outcomes in
+            guard outcomes[0].isDone else { return then(.failure(.unreadable(outcomes[0].fault))) }
             do throws(MailFile.Damage) {
-                let head = try MailFile.readHead(outcomes[0].data[...])
-                check(file, head, lease, state, opensLarge, prefixBytes, close, then)
+                let sizes = try MailFile.sizes(outcomes[0].data[...])
+                if sizes.contentOffset > length { return readHead(file, length: sizes.contentOffset, then) }
+                then(.success(try MailFile.readHead(outcomes[0].data[...])))
             } catch {
-                close()
                 then(.failure(.damaged(error.description)))
             }
-        }
-    }
-
-    private func check(
-        _ file: FileHandle, _ head: MailFile.Head, _ lease: Lease, _ state: ParcelState, _ opensLarge: Bool,
-        _ prefixBytes: Int, _ close: @escaping () -> Void, _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
-    ) {
-        let sizes = head.sizes
-        guard sizes.contentBytes == lease.bytes else {
-            close()
-            return then(
-                .failure(
-                    .damaged(MailFile.Damage.length(expected: lease.bytes, found: sizes.contentBytes).description)))
-        }
-        var steps: [FileStep] = []
-        if opensLarge { steps.append(.checksum(file, at: Int64(sizes.contentOffset), length: sizes.contentBytes)) }
-        steps.append(.read(file, at: Int64(sizes.contentOffset), length: min(prefixBytes, sizes.contentBytes)))
-        files.run(steps, on: .bulk) { outcomes in
-            let last = outcomes[outcomes.count - 1]
-            if opensLarge, outcomes[0].isDone, UInt32(truncatingIfNeeded: outcomes[0].value) != sizes.contentCRC {
-                close()
-                return then(.failure(.damaged(MailFile.Damage.contentChecksum.description)))
-            }
-            guard last.isDone else {
-                close()
-                let fault = outcomes.first { !$0.isDone }!.fault
-                // The file is shorter than it says.
-                return then(
-                    .failure(
-                        fault == ENODATA
-                            ? .damaged(MailFile.Damage.length(expected: lease.bytes, found: 0).description)
-                            : .unreadable(fault)))
-            }
-            if !opensLarge { close() }
-            then(
-                .success(
-                    LoadedParcel(
-                        envelope: head.envelope, state: state, sizes: sizes, content: nil,
-                        file: opensLarge ? file : nil, prefix: last.data)))
         }
     }
 }

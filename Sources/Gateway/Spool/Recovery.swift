@@ -10,9 +10,6 @@ final class Recovery {
     private let store: Store
     private var names: [String] = []
     private var at = 0
-    /// Messages that have a state file, and those of them that are there.
-    private var states: Set<QueueID> = []
-    private var messages: Set<QueueID> = []
     private var found = 0
     private var bytes = 0
 
@@ -31,18 +28,10 @@ final class Recovery {
                     "recovery-failed", gateway: store.domain,
                     "its mail directory can't be listed (\(String(cString: strerror(outcomes[0].fault)))); tried again")
                 core.counters.alarms.add(1, ordering: .relaxed)
-                return core.calls.run([.list(store.directory)], on: .bulk) { [self] _ in start() }
+                return core.recoverLater(self)
             }
+            // Sorted by the lane: ids sort by age, and a message's state (`.`) stands behind its file (`-`).
             names = outcomes[0].names
-            // A state belongs to its message wherever the listing has it.
-            for name in names where name.hasSuffix(".state") {
-                if case .state(let id) = MailFile.entry(name) { states.insert(id) }
-            }
-            if !states.isEmpty {
-                for name in names {
-                    if case .message(let id, _) = MailFile.entry(name), states.contains(id) { messages.insert(id) }
-                }
-            }
             sync()
         }
     }
@@ -53,8 +42,9 @@ final class Recovery {
             if !outcomes[0].isDone {
                 core.log.alarm(
                     "recovery-failed", gateway: store.domain,
-                    "its file system can't be synced (\(String(cString: strerror(outcomes[0].fault)))); mail in it is kept")
+                    "its file system can't be synced (\(String(cString: strerror(outcomes[0].fault)))); tried again")
                 core.counters.alarms.add(1, ordering: .relaxed)
+                return core.recoverLater(self)
             }
             slice()
         }
@@ -73,13 +63,13 @@ final class Recovery {
                 found += 1
                 bytes += contentBytes
                 _ = store.charge(contentBytes, nil)
-                take(id, contentBytes)
+                take(id, contentBytes, hasState: hasState(id))
             case .part(let id):
                 guard id?.start != core.startNumber else { continue }
                 doomed.append(.unlink(in: store.directory, name: name))
             case .state(let id):
                 // Its message has left; a power loss kept only this.
-                if id.start != core.startNumber, !messages.contains(id) {
+                if id.start != core.startNumber, !followsItsMessage(id) {
                     doomed.append(.unlink(in: store.directory, name: name))
                 }
             case .damaged, .head, .foreign: break
@@ -90,22 +80,40 @@ final class Recovery {
         }
     }
 
-    private func take(_ id: QueueID, _ contentBytes: Int) {
+    /// `at` stands behind the message's own name.
+    private func hasState(_ id: QueueID) -> Bool {
+        at < names.count && names[at] == MailFile.stateName(id)
+    }
+
+    /// `at` stands behind the state's name.
+    private func followsItsMessage(_ id: QueueID) -> Bool {
+        guard at >= 2, case .message(id, _) = MailFile.entry(names[at - 2]) else { return false }
+        return true
+    }
+
+    private func take(_ id: QueueID, _ contentBytes: Int, hasState: Bool) {
         let announcement = Announcement(key: key, id: id, bytes: contentBytes, hot: nil)
         guard store.gatewayID == Gateway.systemID else {
-            return core.queues.enqueue(announcement, hasState: states.contains(id), core.routes)
+            return core.queues.enqueue(announcement, hasState: hasState, isRecovered: true, core.routes)
         }
         // Mail of our own waits by destination, which only its envelope knows.
         let lease = Lease(slot: -1, generation: 0, id: id, bytes: contentBytes, hot: nil, hasState: false)
         core.load(store, lease, contentMaxBytes: 0) { [self] loaded in
             var destination = Queues.keptDestination
-            if case .success(let parcel) = loaded, parcel.envelope.recipients[0].domain != nil {
-                destination = core.systemDestination(parcel.envelope.recipients[0].path)
+            switch loaded {
+            case .success(let parcel):
+                if parcel.envelope.recipients[0].domain != nil {
+                    destination = core.systemDestination(parcel.envelope.recipients[0].path)
+                }
+            case .failure(.unreadable):
+                // Not now; it must not be taken for mail that is only kept.
+                return core.later { [self] in take(id, contentBytes, hasState: hasState) }
+            case .failure(.damaged): break
             }
             core.queues.enqueue(
                 Announcement(
                     key: QueueKey(gatewayID: Gateway.systemID, destination: destination), id: id, bytes: contentBytes,
-                    hot: nil), hasState: states.contains(id), core.routes)
+                    hot: nil), hasState: hasState, isRecovered: true, core.routes)
         }
     }
 

@@ -51,7 +51,10 @@ final class Spool {
     // MARK: What the owner asks
 
     /// Adds a whole message to the batch that gathers. Its quota must have been charged.
-    func commit(_ message: IncomingMessage) { gathering.messages.append(message) }
+    func commit(_ message: IncomingMessage) {
+        gathering.messages.append(message)
+        gathering.bytes += message.content.allocatedBytes
+    }
 
     /// Adds the end of a parcel to the batch that gathers.
     func remove(_ removal: Removal) { gathering.removals.append(removal) }
@@ -61,6 +64,9 @@ final class Spool {
 
     /// Bytes that wait for a commit or are in one.
     var pendingBytes: Int { gathering.bytes + (running?.bytes ?? 0) }
+
+    /// Ends that one commit takes: more would keep the 250s of everybody waiting.
+    private static let removalsPerCommit = 1_000
     var isIdle: Bool { running == nil && gathering.isEmpty }
 
     /// Once a turn, after everything else: starts the next commit if none runs.
@@ -74,6 +80,10 @@ final class Spool {
         guard running == nil, !gathering.isEmpty else { return }
         let batch = gathering
         gathering = Batch()
+        if batch.removals.count > Self.removalsPerCommit {
+            gathering.removals = Array(batch.removals[Self.removalsPerCommit...])
+            batch.removals.removeLast(gathering.removals.count)
+        }
         running = batch
         reactor.backend.run(batch.makeTask(token), on: .commit)
     }
@@ -148,7 +158,8 @@ final class Batch {
     private var syncs: [(device: Device, step: Int)] = []
 
     var isEmpty: Bool { messages.isEmpty && removals.isEmpty && states.isEmpty }
-    var bytes: Int { messages.reduce(0) { $0 + $1.content.allocatedBytes } }
+    /// Of message memory.
+    var bytes = 0
 
     func syncStep(of device: Device) -> Int {
         for sync in syncs where sync.device === device { return sync.step }

@@ -9,16 +9,20 @@ final class Device: Sendable {
     /// As last measured, less what was written since.
     let freeBytes = Atomic<Int>(Int.max)
     let freeInodes = Atomic<Int>(Int.max)
-    /// Commits or syncs that failed one after another.
-    let failuresInARow = Atomic<Int>(0)
+    /// Bytes of messages that are arriving, as declared or as they came.
+    private let reserved = Atomic<Int>(0)
 
     init(id: Int) { self.id = id }
 
     /// Whether `bytes` more may be admitted: a reserve stays for settles, state files and notices (design rule M10).
     func hasRoom(for bytes: Int) -> Bool {
-        freeBytes.load(ordering: .relaxed) - bytes - bytes / 2 >= Limits.deviceReserveBytes
+        freeBytes.load(ordering: .relaxed) - reserved.load(ordering: .relaxed) - bytes - bytes / 2
+            >= Limits.deviceReserveBytes
             && freeInodes.load(ordering: .relaxed) >= Limits.deviceReserveInodes
     }
+
+    func reserve(_ bytes: Int) { reserved.add(bytes, ordering: .relaxed) }
+    func unreserve(_ bytes: Int) { reserved.subtract(bytes, ordering: .relaxed) }
 
     func took(_ bytes: Int) {
         freeBytes.subtract(min(bytes, Int.max / 4), ordering: .relaxed)
@@ -48,6 +52,8 @@ final class Store: Sendable {
     let device: Device
     let state: Atomic<State>
     let failuresInARow = Atomic<Int>(0)
+    /// Number of the commit that failed last, by its reactor's count: a commit is one failure, however many messages it had.
+    let lastFailedCommit = Atomic<UInt64>(0)
 
     private let usedBytes = Atomic<Int>(0)
     private let usedMessages = Atomic<Int>(0)
@@ -72,8 +78,16 @@ final class Store: Sendable {
         return total <= quota.maxBytes ?? .max && usedMessages.load(ordering: .relaxed) < quota.maxMessages ?? .max
     }
 
-    func reserve(_ bytes: Int) { reservedBytes.add(bytes, ordering: .relaxed) }
-    func unreserve(_ bytes: Int) { reservedBytes.subtract(bytes, ordering: .relaxed) }
+    /// Room for a message that is arriving, in the quota and on the device.
+    func reserve(_ bytes: Int) {
+        reservedBytes.add(bytes, ordering: .relaxed)
+        device.reserve(bytes)
+    }
+
+    func unreserve(_ bytes: Int) {
+        reservedBytes.subtract(bytes, ordering: .relaxed)
+        device.unreserve(bytes)
+    }
 
     /// Charges one message, exactly: false, and nothing charged, when it would go over.
     func charge(_ bytes: Int, _ quota: Gateway.Quota?) -> Bool {

@@ -1,3 +1,4 @@
+import CReactor
 import Glibc
 import Synchronization
 
@@ -37,18 +38,20 @@ public final class FileLane: Sendable {
 
     private func run() {
         let files = PosixFiles()
+        let syncHandles = SyncHandles()
         while true {
             signal.wait()
             let (tasks, isClosed) = state.withLock { state in
                 defer { state.waiting = [] }
                 return (state.waiting, state.isClosed)
             }
-            carryOut(tasks, files)
+            carryOut(tasks, files, syncHandles)
             if isClosed, tasks.isEmpty { return }
         }
     }
 
-    private func carryOut(_ tasks: [(FileTask, Done)], _ files: PosixFiles) {
+    private func carryOut(_ tasks: [(FileTask, Done)], _ files: PosixFiles, _ handles: SyncHandles) {
+        for (task, _) in tasks { handles.prepare(task, files) }
         var syncing: [(FileTask, Done)] = []
         for (task, done) in tasks {
             task.carryOut(with: files, untilSync: true)
@@ -56,15 +59,43 @@ public final class FileLane: Sendable {
         }
         var synced: [(device: Int, outcome: FileOutcome)] = []
         for (task, done) in syncing {
+            var own: [Int] = []
             task.carryOut(with: files) { directory in
                 let identity = files.carryOut(.identity(directory))
                 guard identity.isDone else { return identity }
-                if let known = synced.first(where: { $0.device == identity.value }) { return known.outcome }
-                let outcome = files.carryOut(.syncFileSystem(directory))
-                synced.append((identity.value, outcome))
+                // A second sync within one task is for what that task did in between.
+                let isFirst = !own.contains(identity.value)
+                own.append(identity.value)
+                if isFirst, let known = synced.first(where: { $0.device == identity.value }) { return known.outcome }
+                let outcome = handles.sync(identity.value, files)
+                if isFirst { synced.append((identity.value, outcome)) }
                 return outcome
             }
             done(task)
+        }
+    }
+
+    /// One open description of each file system, for this lane alone.
+    ///
+    /// The kernel tells a write-back error once to each open file description (errseq). Were one shared with another lane, that
+    /// lane's sync could take the error away, and this one's would promise what is gone (T-F1). It is opened before the first
+    /// write of a round that it is to sync.
+    private final class SyncHandles {
+        private var handles: [(device: Int, handle: FileHandle)] = []
+
+        func prepare(_ task: FileTask, _ files: PosixFiles) {
+            for step in task.steps {
+                guard case .syncFileSystem(let directory) = step else { continue }
+                let identity = files.carryOut(.identity(directory))
+                guard identity.isDone, !handles.contains(where: { $0.device == identity.value }) else { continue }
+                let handle = cr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+                if handle >= 0 { handles.append((identity.value, handle)) }
+            }
+        }
+
+        func sync(_ device: Int, _ files: PosixFiles) -> FileOutcome {
+            guard let known = handles.first(where: { $0.device == device }) else { return FileOutcome(-Int(EMFILE)) }
+            return files.carryOut(.syncFileSystem(known.handle))
         }
     }
 }

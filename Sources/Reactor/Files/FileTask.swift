@@ -27,9 +27,11 @@ public enum FileStep {
     case read(FileHandle, at: Int64, length: Int)
     /// Reads a whole file of at most `maxBytes` (else `-EFBIG`).
     case readWhole(in: FileHandle, name: String, maxBytes: Int)
+    /// Opens a file, reads its first bytes, at most `length`, and closes it.
+    case readStart(in: FileHandle, name: String, length: Int)
     /// Reads through the file from `at` without keeping it: `value` is the CRC32C of `length` bytes.
     case checksum(FileHandle, at: Int64, length: Int)
-    /// The names in a directory, without `.` and `..`, as `names`.
+    /// The names in a directory, without `.` and `..`, as `names`, sorted by bytes.
     case list(FileHandle)
     /// Makes the directory (and its parents) if it isn't there and opens it: `value` is the handle.
     case openDirectory(path: String, create: Bool)
@@ -85,8 +87,10 @@ extension FileTask {
         with executor: some FileExecutor, untilSync: Bool = false, sync: ((FileHandle) -> FileOutcome)? = nil
     ) {
         outcomes.reserveCapacity(steps.count)
+        var hasFailed = outcomes.contains { !$0.isDone }
         for step in steps[outcomes.count...] {
-            if stopsAtFailure, outcomes.contains(where: { !$0.isDone }) {
+            defer { hasFailed = hasFailed || outcomes.last?.isDone == false }
+            if stopsAtFailure, hasFailed {
                 outcomes.append(FileOutcome(-Int(ECANCELED)))
                 continue
             }

@@ -28,6 +28,7 @@ public final class PosixFiles: FileExecutor {
             FileOutcome(Int(cr_openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0)))
         case .read(let file, let offset, let length): read(file, offset, length)
         case .readWhole(let directory, let name, let maxBytes): readWhole(directory, name, maxBytes)
+        case .readStart(let directory, let name, let length): readStart(directory, name, length)
         case .checksum(let file, let offset, let length): checksum(file, offset, length)
         case .list(let directory): list(directory)
         case .openDirectory(let path, let create): openDirectory(path, create)
@@ -114,6 +115,13 @@ public final class PosixFiles: FileExecutor {
         return read(file, 0, Int(status.st_size))
     }
 
+    private func readStart(_ directory: FileHandle, _ name: String, _ length: Int) -> FileOutcome {
+        let file = cr_openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0)
+        guard file >= 0 else { return FileOutcome(Int(file)) }
+        defer { close(file) }
+        return read(file, 0, length)
+    }
+
     private func checksum(_ file: FileHandle, _ offset: Int64, _ length: Int) -> FileOutcome {
         var crc: UInt32 = 0
         var done = 0
@@ -142,7 +150,7 @@ public final class PosixFiles: FileExecutor {
         while true {
             errno = 0
             guard let entry = readdir(stream) else {
-                return errno == 0 ? FileOutcome(names.count, names: names) : FileOutcome(-Int(errno))
+                return errno == 0 ? FileOutcome(names.count, names: names.sorted()) : FileOutcome(-Int(errno))
             }
             // The entry ends with its name; only the declared type says 256 bytes.
             let start = UnsafeRawPointer(entry) + MemoryLayout<dirent>.offset(of: \.d_name)!

@@ -56,11 +56,12 @@ struct SimulatedFileWork {
         case .open(let directory, let name): return open(disk, directory, name)
         case .read(let file, let offset, let length): return read(disk, file, offset, length)
         case .readWhole(let directory, let name, let maxBytes): return readWhole(disk, directory, name, maxBytes)
+        case .readStart(let directory, let name, let length): return readStart(disk, directory, name, length)
         case .checksum(let file, let offset, let length): return checksum(disk, file, offset, length)
         case .list(let handle):
             guard let found = disk.directory(handle) else { return disk.wrongHandle(handle) }
             if let fault = disk.fault(.read, found.volume, byChance: byChance) { return FileOutcome(-Int(fault)) }
-            let names = shuffled(found.directory.entries.all.map(\.name), disk)
+            let names = found.directory.entries.all.map(\.name).sorted()
             return FileOutcome(names.count, names: names)
         case .openDirectory(let path, let create):
             return FileOutcome(disk.openDirectory(path, create: create, byChance: byChance))
@@ -290,6 +291,13 @@ struct SimulatedFileWork {
             guard file.data.count <= maxBytes else { return FileOutcome(-Int(EFBIG)) }
             return FileOutcome(file.data.count, data: file.data)
         }
+    }
+
+    private func readStart(_ disk: SimulatedDisk, _ handle: FileHandle, _ name: String, _ length: Int) -> FileOutcome {
+        let opened = open(disk, handle, name)
+        guard opened.isDone else { return opened }
+        defer { disk.closeHandle(FileHandle(opened.value)) }
+        return read(disk, FileHandle(opened.value), 0, length)
     }
 
     private func checksum(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ length: Int) -> FileOutcome {

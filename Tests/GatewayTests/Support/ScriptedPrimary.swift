@@ -24,6 +24,7 @@ final class ScriptedPrimary {
         /// Replies, then closes.
         case replyAndClose(String)
         case cut
+        /// From here on, for ever.
         case silence
     }
 
@@ -139,7 +140,9 @@ final class ScriptedPrimary {
                 state = .over
                 peer.cut()
                 return false
-            case .silence: return false
+            case .silence:
+                state = .over
+                return false
             }
         }
 
