@@ -432,17 +432,24 @@ struct ReceiveTests {
     /// the quota are in either case what is right.
     @Test("T-D4: who leaves during the commit keeps nothing", arguments: 1...12)
     func leavingDuringCommit(_ seed: UInt64) throws {
-        let gateway = try SimulatedGateway(seed: seed, "demo.test hold=true quota.enabled=true quota.bytes=100M")
+        var settings = SimulatedSettings.quiet
+        settings.windowBytes = 4_096
+        let gateway = try SimulatedGateway(
+            seed: seed, world: settings, "demo.test hold=true quota.enabled=true quota.bytes=100M")
         gateway.ready()
         let isLarge = seed % 2 == 0
         let fails = seed % 3 == 0
         let content = ScriptedClient.message("left", bytes: isLarge ? 600_000 : 2_000)
         let client = ScriptedClient(gateway)
         client.envelope(to: ["x@demo.test"], parameters: " SIZE=\(content.count)")
-        client.say("DATA")
+        // Replies that it doesn't take: the session learns of the cut while the commit runs.
+        client.peer.isPaused = seed % 4 < 2
+        if seed % 4 < 2 { client.peer.send(String(repeating: "NOOP\r\n", count: 500)) }
+        client.peer.send("BDAT \(content.count) LAST\r\n")
+        gateway.pass(seconds: 0.1)
         gateway.world.disk.hang(device: 1, for: 3_000_000_000)
         if fails { gateway.world.disk.inject(SimulatedDiskFault(.sync)) }
-        client.peer.send(content + bytes(".\r\n"))
+        client.peer.send(content)
         gateway.pass(seconds: 1)
         client.peer.cut()
         gateway.pass(seconds: 20)

@@ -273,7 +273,7 @@ final class Core: Queues.Owner {
     private func handleSpool() {
         for message in spool.committed {
             if let fault = message.fault {
-                noteFailure(fault, message.id, commit: spool.commits)
+                noteFailure(fault, message.id, commit: spool.commits << 16 | UInt64(index))
             } else {
                 for parcel in message.parcels { parcel.store.failuresInARow.store(0, ordering: .relaxed) }
             }

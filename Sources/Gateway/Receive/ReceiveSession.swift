@@ -202,9 +202,11 @@ final class ReceiveSession {
         }
         waiting = .input
         var next = Next.receive
+        var hasMoved = false
         connection.withInput { input in
             var consumed = 0
             next = work(input, &consumed)
+            hasMoved = consumed > 0
             return consumed
         }
         countReplies()
@@ -221,7 +223,8 @@ final class ReceiveSession {
             } else if connection.unsentBytes > Limits.outputPauseBytes || !mayProceed() {
                 waiting = .room
             } else {
-                setDeadline(seconds: machine.phase.timeoutSeconds)
+                // A part of a command doesn't count: what trickles in is as slow as what doesn't come (T-D1).
+                if hasMoved { setDeadline(seconds: machine.phase.timeoutSeconds) }
                 connection.receive()
             }
         case .commit: connection.flush()

@@ -7,7 +7,7 @@ import Reactor
 /// The rules of the mail directory that are kept here:
 ///
 /// - M1. A commit is a batch: its files are written as `.part` and renamed, then one `syncfs` per file system, then all its 250s,
-///   in order. While it runs the next batch gathers. A `.part` was never promised.
+///   in order. While it is synced the next batch is written, and the one after gathers. A `.part` was never promised.
 /// - M2. Files never change, they are only unlinked.
 /// - M3. A message for several gateways is one parcel (file) each; one commit covers all, over all their file systems.
 /// - M4. A settle is an unlink by the home, synced with the next commit. A settle with a consequence commits the consequence
@@ -29,7 +29,8 @@ final class Spool {
     private let reactor: Reactor
     private let token: Token
     private var gathering = Batch()
-    private var running: Batch?
+    /// On the lane, oldest first: one is being synced while the next is being written.
+    private var running: [Batch] = []
     /// Messages and removals whose fate is known, for the owner to take once a turn.
     private(set) var committed: [IncomingMessage] = []
     private(set) var removed: [Removal] = []
@@ -63,13 +64,17 @@ final class Spool {
     func writeState(_ state: StateFile) { gathering.states.append(state) }
 
     /// Bytes that wait for a commit or are in one.
-    var pendingBytes: Int { gathering.bytes + (running?.bytes ?? 0) }
+    var pendingBytes: Int { running.reduce(gathering.bytes) { $0 + $1.bytes } }
 
     /// Ends that one commit takes: more would keep the 250s of everybody waiting.
     private static let removalsPerCommit = 1_000
-    var isIdle: Bool { running == nil && gathering.isEmpty }
+    var isIdle: Bool { running.isEmpty && gathering.isEmpty }
 
-    /// Once a turn, after everything else: starts the next commit if none runs.
+    /// Batches on the lane at a time. Those written while one is synced share the next sync, so many cost nothing; above, the
+    /// next gathers.
+    private static let runningMax = 16
+
+    /// Once a turn, after everything else: starts the next commit, if the lane has room for one.
     func flush() {
         if !stubborn.isEmpty || !stubbornStates.isEmpty, reactor.now >= retryAt {
             gathering.removals += stubborn
@@ -77,14 +82,14 @@ final class Spool {
             stubborn = []
             stubbornStates = []
         }
-        guard running == nil, !gathering.isEmpty else { return }
+        guard running.count < Self.runningMax, !gathering.isEmpty else { return }
         let batch = gathering
         gathering = Batch()
         if batch.removals.count > Self.removalsPerCommit {
             gathering.removals = Array(batch.removals[Self.removalsPerCommit...])
             batch.removals.removeLast(gathering.removals.count)
         }
-        running = batch
+        running.append(batch)
         reactor.backend.run(batch.makeTask(token), on: .commit)
     }
 
@@ -99,8 +104,10 @@ final class Spool {
 
     /// The running batch is done: judges each message, removal and state.
     func finished(_ task: FileTask) {
-        guard let batch = running else { preconditionFailure("a commit finished that was never started") }
-        running = nil
+        guard let batch = task.context as? Batch, let at = running.firstIndex(where: { $0 === batch }) else {
+            preconditionFailure("a commit finished that was never started")
+        }
+        running.remove(at: at)
         commits += 1
         for message in batch.messages {
             judge(message, task, batch)

@@ -2,100 +2,158 @@ import CReactor
 import Glibc
 import Synchronization
 
-/// A thread that does file work for reactors, task by task, in order.
+/// Does file work for reactors, task by task, in order: one thread for all that is done before the first sync of a file system,
+/// and one for these syncs.
 ///
-/// What waits together is done as one round: all steps but the file-system syncs first, then each file system is synced once for
-/// all tasks of the round. So reactors that share a lane share their commits, and don't fight for a directory's lock.
+/// So the files of the next commit are written while the last one is being synced. All tasks that wait for a sync share it, whatever
+/// reactor they come from: what was written before a sync began is covered by it.
+///
+/// A sync that fails says nothing of which pages are gone, and the kernel says it once (errseq). So it fails every task that began
+/// to write before it returned, also those that would have had their own sync later (T-F1).
 public final class FileLane: Sendable {
     typealias Done = @Sendable (FileTask) -> Void
 
-    private struct State: Sendable {
-        var waiting: [(FileTask, Done)] = []
+    private struct Job: Sendable {
+        let task: FileTask
+        let done: Done
+        /// Order in which tasks begin to write.
+        var sequence: UInt64 = 0
+    }
+
+    private struct Inbox: Sendable {
+        var jobs: [Job] = []
         var isClosed = false
     }
-    private let state = Mutex(State())
-    private let signal = Semaphore()
-    private let handle: Mutex<Thread.Handle?> = Mutex(nil)
+
+    private let writing = Mutex(Inbox())
+    private let syncing = Mutex(Inbox())
+    private let writeSignal = Semaphore()
+    private let syncSignal = Semaphore()
+    /// The last task that began to write.
+    private let begun = Atomic<UInt64>(0)
+    private let handles = SyncHandles()
+    private let threads: Mutex<[Thread.Handle]> = Mutex([])
 
     public init(name: String) {
-        let made = Thread.start(name) { [self] in run() }
-        handle.withLock { $0 = made }
+        let writer = Thread.start(name) { [self] in write() }
+        let syncer = Thread.start(name + "-sync") { [self] in sync() }
+        threads.withLock { $0 = [writer, syncer] }
     }
 
-    /// - Parameter done: called on the lane's thread.
+    /// - Parameter done: called on a thread of the lane's.
     func run(_ task: FileTask, done: @escaping Done) {
-        state.withLock { $0.waiting.append((task, done)) }
-        signal.post()
+        writing.withLock { $0.jobs.append(Job(task: task, done: done)) }
+        writeSignal.post()
     }
 
     /// Ends after the tasks that wait.
     public func shutDown() {
-        state.withLock { $0.isClosed = true }
-        signal.post()
-        let made = handle.withLock { $0.take() }
-        made?.join()
+        writing.withLock { $0.isClosed = true }
+        writeSignal.post()
+        let all = threads.withLock { threads in
+            defer { threads = [] }
+            return threads
+        }
+        for thread in all { thread.join() }
     }
 
-    private func run() {
+    // MARK: The writing thread
+
+    private func write() {
         let files = PosixFiles()
-        let syncHandles = SyncHandles()
         while true {
-            signal.wait()
-            let (tasks, isClosed) = state.withLock { state in
-                defer { state.waiting = [] }
-                return (state.waiting, state.isClosed)
+            writeSignal.wait()
+            let inbox = Self.take(writing)
+            for var job in inbox.jobs {
+                job.sequence = begun.add(1, ordering: .sequentiallyConsistent).newValue
+                handles.prepare(job.task, files)
+                job.task.carryOut(with: files, untilSync: true)
+                if job.task.outcomes.count == job.task.steps.count {
+                    job.done(job.task)
+                } else {
+                    syncing.withLock { $0.jobs.append(job) }
+                    syncSignal.post()
+                }
             }
-            carryOut(tasks, files, syncHandles)
-            if isClosed, tasks.isEmpty { return }
+            if inbox.isClosed, inbox.jobs.isEmpty {
+                syncing.withLock { $0.isClosed = true }
+                syncSignal.post()
+                return
+            }
         }
     }
 
-    private func carryOut(_ tasks: [(FileTask, Done)], _ files: PosixFiles, _ handles: SyncHandles) {
-        for (task, _) in tasks { handles.prepare(task, files) }
-        var syncing: [(FileTask, Done)] = []
-        for (task, done) in tasks {
-            task.carryOut(with: files, untilSync: true)
-            if task.outcomes.count == task.steps.count { done(task) } else { syncing.append((task, done)) }
+    private static func take(_ box: borrowing Mutex<Inbox>) -> Inbox {
+        box.withLock { inbox in
+            defer { inbox.jobs = [] }
+            return inbox
         }
-        var synced: [(device: Int, outcome: FileOutcome)] = []
-        for (task, done) in syncing {
-            var own: [Int] = []
-            task.carryOut(with: files) { directory in
-                let identity = files.carryOut(.identity(directory))
-                guard identity.isDone else { return identity }
-                // A second sync within one task is for what that task did in between.
-                let isFirst = !own.contains(identity.value)
-                own.append(identity.value)
-                if isFirst, let known = synced.first(where: { $0.device == identity.value }) { return known.outcome }
-                let outcome = handles.sync(identity.value, files)
-                if isFirst { synced.append((identity.value, outcome)) }
-                return outcome
+    }
+
+    // MARK: The syncing thread
+
+    private func sync() {
+        let files = PosixFiles()
+        /// Of each device whose sync failed: the last task that had begun to write by then.
+        var poisoned: [(device: Int, until: UInt64, fault: FileOutcome)] = []
+        while true {
+            syncSignal.wait()
+            let inbox = Self.take(syncing)
+            var synced: [(device: Int, outcome: FileOutcome)] = []
+            for job in inbox.jobs {
+                var own: [Int] = []
+                job.task.carryOut(with: files) { directory in
+                    let identity = files.carryOut(.identity(directory))
+                    guard identity.isDone else { return identity }
+                    let device = identity.value
+                    // A second sync within one task is for what that task did in between.
+                    let isFirst = !own.contains(device)
+                    own.append(device)
+                    if let past = poisoned.first(where: { $0.device == device }), job.sequence <= past.until {
+                        return past.fault
+                    }
+                    if isFirst, let known = synced.first(where: { $0.device == device }) { return known.outcome }
+                    let outcome = self.handles.sync(device, files)
+                    if !outcome.isDone {
+                        poisoned.removeAll { $0.device == device }
+                        poisoned.append((device, self.begun.load(ordering: .sequentiallyConsistent), outcome))
+                    }
+                    if isFirst { synced.append((device, outcome)) }
+                    return outcome
+                }
+                job.done(job.task)
             }
-            done(task)
+            if inbox.isClosed, inbox.jobs.isEmpty { return }
         }
     }
 
     /// One open description of each file system, for this lane alone.
     ///
-    /// The kernel tells a write-back error once to each open file description (errseq). Were one shared with another lane, that
-    /// lane's sync could take the error away, and this one's would promise what is gone (T-F1). It is opened before the first
-    /// write of a round that it is to sync.
-    private final class SyncHandles {
-        private var handles: [(device: Int, handle: FileHandle)] = []
+    /// The kernel tells a write-back error once to each open file description. Were one shared with another lane, that lane's sync
+    /// could take the error away, and this one's would promise what is gone (T-F1). It is opened before the first write that it
+    /// is to sync.
+    private final class SyncHandles: Sendable {
+        private let handles: Mutex<[(device: Int, handle: FileHandle)]> = Mutex([])
 
         func prepare(_ task: FileTask, _ files: PosixFiles) {
             for step in task.steps {
                 guard case .syncFileSystem(let directory) = step else { continue }
                 let identity = files.carryOut(.identity(directory))
-                guard identity.isDone, !handles.contains(where: { $0.device == identity.value }) else { continue }
-                let handle = cr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
-                if handle >= 0 { handles.append((identity.value, handle)) }
+                guard identity.isDone else { continue }
+                handles.withLock { handles in
+                    guard !handles.contains(where: { $0.device == identity.value }) else { return }
+                    let handle = cr_openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+                    if handle >= 0 { handles.append((identity.value, handle)) }
+                }
             }
         }
 
         func sync(_ device: Int, _ files: PosixFiles) -> FileOutcome {
-            guard let known = handles.first(where: { $0.device == device }) else { return FileOutcome(-Int(EMFILE)) }
-            return files.carryOut(.syncFileSystem(known.handle))
+            let known = handles.withLock { handles in handles.first { $0.device == device }?.handle }
+            guard let known else { return FileOutcome(-Int(EMFILE)) }
+            return files.carryOut(.syncFileSystem(known))
         }
+
+        deinit { handles.withLock { handles in for (_, handle) in handles { close(handle) } } }
     }
 }

@@ -24,6 +24,8 @@ public final class SimulatedBackend: Backend {
         var task: FileTask?
         var work: SimulatedFileWork?
         var hasFailed = false
+        /// By device, when the task began.
+        var failedSyncs: [Int] = []
         init(number: Int) { self.number = number }
     }
 
@@ -214,6 +216,7 @@ public final class SimulatedBackend: Backend {
         }
         lane.task = lane.waiting.removeFirst()
         lane.hasFailed = false
+        lane.failedSyncs = disk.failedSyncs
         var delay = fate.random.within(fate.settings.fileDelay)
         if fate.random.happens(fate.settings.hangChance) {
             delay += fate.random.within(fate.settings.hangDelay)
@@ -234,7 +237,8 @@ public final class SimulatedBackend: Backend {
             posted.append(.finished(.files(task)))
             return startNext(lane)
         }
-        var work = lane.work ?? SimulatedFileWork(task.steps[task.outcomes.count], mayFailByChance: true)
+        var work = lane.work ?? SimulatedFileWork(
+            task.steps[task.outcomes.count], mayFailByChance: true, failedSyncs: lane.failedSyncs)
         let hungUntil = disk.hungUntil(work.step)
         if hungUntil > fate.now {
             fate.at(hungUntil, .lane, subject(lane)) { [weak self] in self?.proceed(lane) }

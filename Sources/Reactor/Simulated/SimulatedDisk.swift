@@ -27,6 +27,8 @@ public struct SimulatedDiskFault: Sendable {
 ///   zeros, or bytes of a file deleted earlier. The size may be ahead of the data.
 /// - Names: a change without a sync survives or doesn't, each for itself; a rename is never half done.
 /// - A sync covers what was done before it began. One that fails leaves its sectors clean, written or not, and names as they were.
+///   Of a device's failed sync every task hears that had begun before it, as the lanes of the real backends have it; of a file's loss
+///   its own next sync.
 public final class SimulatedDisk: FileExecutor {
     struct Opened {
         enum Mode { case directory, reading, writing }
@@ -176,6 +178,9 @@ public final class SimulatedDisk: FileExecutor {
         inode.handles += 1
         return Int(handle)
     }
+
+    /// By device.
+    var failedSyncs: [Int] { volumes.map(\.failedSyncs) }
 
     func moveOn(_ handle: FileHandle, by count: Int) { opened[Int(handle)]?.position += count }
 

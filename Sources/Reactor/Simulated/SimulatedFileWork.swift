@@ -27,11 +27,15 @@ struct SimulatedFileWork {
     private var offset = 0
     private var total = 0
     private var hasBegunWriting = false
+    private let failedSyncs: [Int]
 
-    /// - Parameter mayFailByChance: not for start-up code, whose end would be all that a test sees.
-    init(_ step: FileStep, mayFailByChance: Bool) {
+    /// - Parameters:
+    ///   - mayFailByChance: not for start-up code, whose end would be all that a test sees.
+    ///   - failedSyncs: how many syncs of each device had failed when the step's task began.
+    init(_ step: FileStep, mayFailByChance: Bool, failedSyncs: [Int] = []) {
         self.step = step
         byChance = mayFailByChance
+        self.failedSyncs = failedSyncs
     }
 
     var isSync: Bool {
@@ -242,11 +246,19 @@ struct SimulatedFileWork {
         let volume = entry.volume
         volume.syncsUnderWay = max(0, volume.syncsUnderWay - 1)
         disk.fate.counters.syncs += 1
-        let fault = disk.fault(.sync, volume, byChance: byChance)
+        var fault = disk.fault(.sync, volume, byChance: byChance)
         if case .syncFileSystem = step {
             volume.syncAll(upTo: mark, fails: fault != nil)
+            if fault != nil {
+                volume.failedSyncs += 1
+            } else if volume.id <= failedSyncs.count, volume.failedSyncs > failedSyncs[volume.id - 1] {
+                // Somebody else's failed since this task began: what it wrote may be gone (T-F1).
+                fault = EIO
+            }
         } else if let file = entry.inode as? SimulatedFile {
             volume.sync(file, upTo: mark, fails: fault != nil)
+            if fault == nil, file.hasFailed { fault = EIO }
+            file.hasFailed = false
         } else if let directory = entry.inode as? SimulatedDirectory, fault == nil {
             volume.sync(directory, upTo: mark)
         }

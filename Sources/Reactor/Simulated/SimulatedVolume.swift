@@ -128,9 +128,13 @@ final class SimulatedFile: SimulatedInode {
         }
     }
 
+    /// The kernel tells the file's next sync of its own, once.
+    var hasFailed = false
+
     /// Each unsynced sector is written or lost, and none is dirty any more.
     func failSync(upTo mark: UInt64, _ volume: SimulatedVolume) {
         for sector in stamps.indices where stamps[sector] != Self.clean && stamps[sector] <= mark {
+            hasFailed = true
             if volume.fate.random.coin() { persist(sector, volume) } else { stamps[sector] = Self.lost }
         }
     }
@@ -211,6 +215,8 @@ final class SimulatedVolume {
     /// Steps on this device stand still until then.
     var hungUntil: UInt64 = 0
     var syncsUnderWay = 0
+    /// Syncs of the whole device that have failed.
+    var failedSyncs = 0
     private var nextInode = 3
     private var nextStamp: UInt64 = 1
     /// Changes of directories that are not durable, oldest first.

@@ -15,7 +15,8 @@ import Synchronization
 final class SimulatedGateway {
     let world: SimulatedWorld
     let directory: SQLiteDirectory
-    private let coreCount: Int
+    /// Of the next start.
+    var coreCount: Int
     private let change: (inout CoreSettings) -> Void
     private(set) var keeper: StoreKeeper
     private(set) var cores: [Core] = []
@@ -178,7 +179,7 @@ final class SimulatedGateway {
     func ask(_ what: CoreRequest.What) -> [CoreAnswer] {
         let answers = Answers()
         for mailbox in control { mailbox.send(.request(CoreRequest(what: what) { answers.list.append($0) })) }
-        run { answers.list.count == coreCount }
+        run { answers.list.count == control.count }
         return answers.list
     }
 
