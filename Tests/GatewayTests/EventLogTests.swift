@@ -16,8 +16,10 @@ struct EventLogTests {
         body(log)
         log.flush()
         writer.shutDown()
-        return try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n", omittingEmptySubsequences: false)
-            .map(String.init)
+        return try String(contentsOfFile: path, encoding: .utf8).split(
+            separator: "\n", omittingEmptySubsequences: false
+        )
+        .map(String.init)
     }
 
     private static let id = QueueID(milliseconds: 1_767_225_600_000, start: 1, reactor: 0, counter: 1)
@@ -26,7 +28,8 @@ struct EventLogTests {
     @Test(
         "T-G3: no value can break its line, hide what follows it, or be endless",
         arguments: [
-            "a\r\nb event=accepted", "\u{1b}[2Jx", "\0", "\u{7f}", "a b", "\"quoted\" end", "back\\slash", "\u{2028}\u{85}",
+            "a\r\nb event=accepted", "\u{1b}[2Jx", "\0", "\u{7f}", "a b", "\"quoted\" end", "back\\slash",
+            "\u{2028}\u{85}",
             "грета", "", "a\tb", String(repeating: "x", count: 100_000), String(repeating: "\n", count: 5_000),
             "x\" event=\"forged",
         ])

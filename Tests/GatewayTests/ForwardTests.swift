@@ -33,14 +33,16 @@ struct ForwardTests {
     // MARK: Content
 
     static let contents: [String] = [
-        "A: b\r\n\r\n.\r\n..\r\n...\r\n.x\r\nx.\r\n", ".\r\n", "\r\n", "A: b\r\n\r\nno end", "A: b\r\n\r\n.", "A: b\r\n\r\nGrüße\r\n",
+        "A: b\r\n\r\n.\r\n..\r\n...\r\n.x\r\nx.\r\n", ".\r\n", "\r\n", "A: b\r\n\r\nno end", "A: b\r\n\r\n.",
+        "A: b\r\n\r\nGrüße\r\n",
         "A: b\r\n\r\n" + String(repeating: "x", count: 5_000) + "\r\n.\r\n",
     ]
 
     /// DATA and BDAT, pipelined and not, in and out: what leaves is what came, with a CRLF at the end.
     @Test(
         "dot lines, 8-bit bytes and long lines pass unchanged",
-        arguments: contents.indices, [["PIPELINING", "8BITMIME"], [], ["CHUNKING", "8BITMIME"], ["PIPELINING", "CHUNKING"]])
+        arguments: contents.indices,
+        [["PIPELINING", "8BITMIME"], [], ["CHUNKING", "8BITMIME"], ["PIPELINING", "CHUNKING"]])
     func contentIsUnchanged(_ at: Int, _ extensions: [String]) throws {
         let content = Array(Self.contents[at].utf8)
         for (hot, inChunk) in [(true, false), (true, true), (false, false)] {
@@ -78,10 +80,12 @@ struct ForwardTests {
         var text = ""
         for number in 0..<50 {
             let content = "Subject: m\(number)\r\n\r\nx\r\n"
-            text += "MAIL FROM:<a@sender.test>\r\nRCPT TO:<x@demo.test>\r\nBDAT \(content.utf8.count) LAST\r\n" + content
+            text +=
+                "MAIL FROM:<a@sender.test>\r\nRCPT TO:<x@demo.test>\r\nBDAT \(content.utf8.count) LAST\r\n" + content
         }
         client.send(Array((text + "QUIT\r\n").utf8), replies: 151)
-        #expect(client.replies.filter { queueID($0) != nil }.count == 50 && client.replies.last?.hasPrefix("221") == true)
+        #expect(
+            client.replies.filter { queueID($0) != nil }.count == 50 && client.replies.last?.hasPrefix("221") == true)
         #expect(gateway.run { gateway.isIdle })
         #expect(Set(primary.accepted.map { $0.text.suffix(20) }).count == 50)
     }
@@ -92,7 +96,9 @@ struct ForwardTests {
         gateway.ready()
         let primary = ScriptedPrimary(gateway)
         primary.extensions = ["8BITMIME", "PIPELINING"]
-        #expect(queueID(ScriptedClient.send(gateway, to: ["грета@demo.test"], parameters: " SMTPUTF8 BODY=8BITMIME")) != nil)
+        #expect(
+            queueID(ScriptedClient.send(gateway, to: ["грета@demo.test"], parameters: " SMTPUTF8 BODY=8BITMIME")) != nil
+        )
         #expect(gateway.run { gateway.files("sender.test").count == 1 && gateway.files("demo.test").isEmpty })
         #expect(primary.messages.isEmpty && gateway.bounced == 1)
         let notice = try #require(gateway.queue.first)
@@ -103,7 +109,9 @@ struct ForwardTests {
         primary.extensions.append("SMTPUTF8")
         // What the old session knows of it no longer holds.
         gateway.run { gateway.forwardSessions == 0 }
-        #expect(queueID(ScriptedClient.send(gateway, to: ["грета@demo.test"], parameters: " SMTPUTF8 BODY=8BITMIME")) != nil)
+        #expect(
+            queueID(ScriptedClient.send(gateway, to: ["грета@demo.test"], parameters: " SMTPUTF8 BODY=8BITMIME")) != nil
+        )
         #expect(gateway.run { primary.accepted.first?.paths == ["грета@demo.test"] })
     }
 
@@ -126,7 +134,9 @@ struct ForwardTests {
     @Test func envelopeFromReplacesAllButTheNullPath() throws {
         let gateway = try SimulatedGateway(cores: 2, demo + " forward.envelopeFrom=relay@gateway.test")
         let primary = ScriptedPrimary(gateway)
-        for from in ["a@sender.test", ""] { #expect(queueID(ScriptedClient.send(gateway, from: from, to: ["x@demo.test"])) != nil) }
+        for from in ["a@sender.test", ""] {
+            #expect(queueID(ScriptedClient.send(gateway, from: from, to: ["x@demo.test"])) != nil)
+        }
         #expect(gateway.run { gateway.isIdle })
         #expect(primary.accepted.map(\.reversePath).sorted() == ["", "relay@gateway.test"])
     }
@@ -134,7 +144,9 @@ struct ForwardTests {
     // MARK: Outages
 
     /// The defence: `PrimaryHealth`: one session on return, doubled by hand-overs.
-    @Test("T-E4: slow start after an outage, probes every 2 s, the first message within 3 s of the return", arguments: 1...6)
+    @Test(
+        "T-E4: slow start after an outage, probes every 2 s, the first message within 3 s of the return",
+        arguments: 1...6)
     func outage(_ seed: UInt64) throws {
         let gateway = try SimulatedGateway(seed: seed, cores: 3, demo + " forward.concurrency=8")
         let primary = ScriptedPrimary(gateway)
@@ -185,16 +197,19 @@ struct ForwardTests {
     /// The primary fails at each moment of the conversation, in each way; then it is well again.
     @Test(
         "whatever breaks and wherever, each message arrives, and twice only when its answer was lost",
-        arguments: 0..<8, [ScriptedPrimary.Action.cut, .replyAndClose("421 4.3.2 going down"), .reply("451 4.3.0 later"), .silence])
+        arguments: 0..<8,
+        [ScriptedPrimary.Action.cut, .replyAndClose("421 4.3.2 going down"), .reply("451 4.3.0 later"), .silence])
     func trouble(_ moment: Int, _ action: ScriptedPrimary.Action) throws {
-        let gateway = try SimulatedGateway(seed: UInt64(moment), cores: 3, demo + " retry.schedule=[30s] forward.concurrency=3")
+        let gateway = try SimulatedGateway(
+            seed: UInt64(moment), cores: 3, demo + " retry.schedule=[30s] forward.concurrency=3")
         let primary = ScriptedPrimary(gateway)
         if moment % 2 == 0 { primary.extensions = ["PIPELINING"] }
         var left = 3
         primary.act = { happened in
             let isIt: Bool
             switch (moment, happened) {
-            case (0, .connected), (1, .hello), (2, .mail), (3, .recipient), (4, .data), (5, .someContent), (6, .content), (7, .quit):
+            case (0, .connected), (1, .hello), (2, .mail), (3, .recipient), (4, .data), (5, .someContent),
+                (6, .content), (7, .quit):
                 isIt = true
             default: isIt = false
             }
@@ -216,7 +231,9 @@ struct ForwardTests {
     }
 
     /// The defence: `isPossibleDuplicate` is counted, and the retry is a deferral like others.
-    @Test("T-E6: a peer that dies after the final dot: tried again, counted as a possible duplicate", arguments: [false, true])
+    @Test(
+        "T-E6: a peer that dies after the final dot: tried again, counted as a possible duplicate",
+        arguments: [false, true])
     func deadAfterDot(_ tookIt: Bool) throws {
         let gateway = try SimulatedGateway(cores: 2, demo + " retry.schedule=[10s]")
         let primary = ScriptedPrimary(gateway)
@@ -237,7 +254,8 @@ struct ForwardTests {
     /// The defence: `ParcelState`, written and synced before the parcel waits again.
     @Test("T-E5: recipients that are settled are not sent again, not even after a crash", arguments: 1...8)
     func partial(_ seed: UInt64) throws {
-        let gateway = try SimulatedGateway(seed: seed, cores: 2, demo + " retry.schedule=[60s]", "sender.test hold=true")
+        let gateway = try SimulatedGateway(
+            seed: seed, cores: 2, demo + " retry.schedule=[60s]", "sender.test hold=true")
         gateway.ready()
         let primary = ScriptedPrimary(gateway)
         var isWell = false
@@ -262,7 +280,9 @@ struct ForwardTests {
     }
 
     /// A flush at once, while the state waits for its turn on a slow disk.
-    @Test("T-E5: a retry that doesn't wait reads no old state", arguments: 1...6) func partialAndFlush(_ seed: UInt64) throws {
+    @Test("T-E5: a retry that doesn't wait reads no old state", arguments: 1...6) func partialAndFlush(_ seed: UInt64)
+        throws
+    {
         var settings = SimulatedSettings.quiet
         settings.syncDelay = second / 2...2 * second
         let gateway = try SimulatedGateway(seed: seed, cores: 2, world: settings, demo, "busy.test hold=true")
@@ -287,14 +307,20 @@ struct ForwardTests {
     }
 
     /// The state file can't be written: the recipients that have the message don't get it again.
-    @Test("T-E5, M4: a state that can't be written is tried again", arguments: [SimulatedDiskFault.Action.create, .write, .rename, .sync])
+    @Test(
+        "T-E5, M4: a state that can't be written is tried again",
+        arguments: [SimulatedDiskFault.Action.create, .write, .rename, .sync])
     func stateFault(_ action: SimulatedDiskFault.Action) throws {
         let gateway = try SimulatedGateway(cores: 2, demo + " retry.schedule=[5s]")
         gateway.ready()
         let primary = ScriptedPrimary(gateway)
         var isWell = false
         primary.act = { moment in
-            if case .recipient(let line) = moment, line.contains("<later@"), !isWell { .reply("450 4.2.0 later") } else { nil }
+            if case .recipient(let line) = moment, line.contains("<later@"), !isWell {
+                .reply("450 4.2.0 later")
+            } else {
+                nil
+            }
         }
         let client = ScriptedClient(gateway)
         client.envelope(to: ["good@demo.test", "later@demo.test"])
@@ -338,7 +364,9 @@ struct ForwardTests {
         // The primary offers no TLS: nothing of the strict one has left, whatever connections were there.
         #expect(primary.accepted.count == 10 && primary.accepted.allSatisfy { $0.paths == ["x@demo.test"] })
         #expect(gateway.files("strict.test").count == 10)
-        #expect(gateway.queue.allSatisfy { $0.domain == "strict.test" && $0.lastReply?.contains("TLS is required") == true })
+        #expect(
+            gateway.queue.allSatisfy { $0.domain == "strict.test" && $0.lastReply?.contains("TLS is required") == true }
+        )
     }
 
     @Test func concurrencyIsKept() throws {
@@ -355,10 +383,12 @@ struct ForwardTests {
     }
 
     /// Design §6: at most 16 of a connection's settles may be unsynced, which bounds duplicates after a power loss.
-    @Test("at most 16 messages of a connection come twice after a power loss", arguments: 1...8) func duplicatesAreBounded(_ seed: UInt64) throws {
+    @Test("at most 16 messages of a connection come twice after a power loss", arguments: 1...8)
+    func duplicatesAreBounded(_ seed: UInt64) throws {
         var settings = SimulatedSettings.quiet
         settings.syncDelay = second / 2...2 * second
-        let gateway = try SimulatedGateway(seed: seed, cores: 2, world: settings, demo + " forward.concurrency=1 hold=true")
+        let gateway = try SimulatedGateway(
+            seed: seed, cores: 2, world: settings, demo + " forward.concurrency=1 hold=true")
         let primary = ScriptedPrimary(gateway)
         let clients = (0..<100).map {
             ScriptedClient(gateway, script: ScriptedClient.steps(to: ["x@demo.test"], ScriptedClient.message("m\($0)")))

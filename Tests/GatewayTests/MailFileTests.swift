@@ -10,7 +10,8 @@ struct MailFileTests {
             reversePath: "\"a b> <c\"@sender.test", is8Bit: true, needsSMTPUTF8: true, ret: "HDRS", envid: "QQ314159",
             recipients: [
                 Envelope.Recipient(path: "x@demo.test", notify: "SUCCESS,FAILURE", orcpt: "rfc822;x@demo.test"),
-                Envelope.Recipient(path: "\"y> <z\"@demo.test", notify: "NEVER"), Envelope.Recipient(path: "postmaster"),
+                Envelope.Recipient(path: "\"y> <z\"@demo.test", notify: "NEVER"),
+                Envelope.Recipient(path: "postmaster"),
                 Envelope.Recipient(path: "грета@пример.test", orcpt: "utf-8;\\x{433}@demo.test"),
             ], client: Envelope.Client(address: "2001:db8::1", helo: "[IPv6:2001:db8::1]", tls: "TLSv1.3")),
         Envelope(
@@ -43,7 +44,9 @@ struct MailFileTests {
 
     @Test(arguments: [0, 1]) func everyTruncationIsDamage(_ at: Int) throws {
         let bytes = file(Self.envelopes[at], content: [])
-        for count in 0..<bytes.count { #expect(throws: MailFile.Damage.self) { try MailFile.readHead(bytes[..<count]) } }
+        for count in 0..<bytes.count {
+            #expect(throws: MailFile.Damage.self) { try MailFile.readHead(bytes[..<count]) }
+        }
     }
 
     @Test(arguments: [0, 1]) func everyFlippedBitIsDamage(_ at: Int) throws {
@@ -52,7 +55,9 @@ struct MailFileTests {
             for bit in 0..<8 {
                 var changed = bytes
                 changed[offset] ^= 1 << bit
-                #expect(throws: MailFile.Damage.self, "byte \(offset), bit \(bit)") { try MailFile.readHead(changed[...]) }
+                #expect(throws: MailFile.Damage.self, "byte \(offset), bit \(bit)") {
+                    try MailFile.readHead(changed[...])
+                }
             }
         }
     }
@@ -64,7 +69,8 @@ struct MailFileTests {
             (MailFile.stateName(id), .state(id)), (MailFile.name(id, contentBytes: 1) + ".part", .part(id)),
             ("\(id).part", .part(id)), ("x.part", .part(nil)), (MailFile.headName, .head),
             (MailFile.name(id, contentBytes: 1) + MailFile.damagedSuffix, .damaged), ("\(id)", .foreign),
-            ("\(id)-01.eml", .foreign), ("\(id)-.eml", .foreign), ("\(id)--1.eml", .foreign), ("\(id)-1.emlx", .foreign),
+            ("\(id)-01.eml", .foreign), ("\(id)-.eml", .foreign), ("\(id)--1.eml", .foreign),
+            ("\(id)-1.emlx", .foreign),
             ("\(id)-99999999999999999999.eml", .foreign), ("", .foreign), (".", .foreign), ("lost+found", .foreign),
             ("\(id)-1.eml ", .foreign), (String(repeating: "z", count: 22) + "-1.eml", .foreign),
         ]

@@ -93,9 +93,11 @@ struct NextHopTests {
     // MARK: Trouble
 
     /// The defence: each kind of answer has its own `Found`, and only null MX is final.
-    @Test("T-G2: SERVFAIL, timeouts, garbage: later; NXDOMAIN and no address: nowhere; null MX: refused") func trouble() {
+    @Test("T-G2: SERVFAIL, timeouts, garbage: later; NXDOMAIN and no address: nowhere; null MX: refused") func trouble()
+    {
         for (trouble, word) in [
-            (ScriptedResolver.Trouble.serverFailure, "later"), (.timeout, "later"), (.garbage, "later"), (.refused, "later"),
+            (ScriptedResolver.Trouble.serverFailure, "later"), (.timeout, "later"), (.garbage, "later"),
+            (.refused, "later"),
         ] {
             let finder = Finder()
             finder.zone.records = ["demo.test": [.mx(10, "a.test")], "a.test": [.a("198.51.100.1")]]
@@ -108,8 +110,11 @@ struct NextHopTests {
         }
         let finder = Finder()
         #expect(finder.find(domain: "nowhere.test").hasPrefix("none"))
-        finder.zone.records = ["null.test": [.mx(0, ""), .a("198.51.100.1")], "empty.test": [], "dangling.test": [.mx(1, "gone.test")]]
-        #expect(finder.find(domain: "null.test") == "refused: 556 5.1.10 The domain null.test accepts no mail (null MX)")
+        finder.zone.records = [
+            "null.test": [.mx(0, ""), .a("198.51.100.1")], "empty.test": [], "dangling.test": [.mx(1, "gone.test")],
+        ]
+        #expect(
+            finder.find(domain: "null.test") == "refused: 556 5.1.10 The domain null.test accepts no mail (null MX)")
         #expect(finder.find(domain: "empty.test").hasPrefix("none"))
         #expect(finder.find(domain: "dangling.test").hasPrefix("none"))
     }
@@ -150,6 +155,11 @@ struct NextHopTests {
         for domain in ["only.test", "hidden.test", "equal.test"] {
             #expect(finder.find(domain: domain).hasPrefix("none"), "\(domain)")
         }
+        // Behind a translated address only the name tells.
+        finder.zone.records["nat.test"] = [.a("198.51.100.50")]
+        finder.zone.records["translated.test"] = [.mx(10, "nat.test"), .mx(20, "worse.test")]
+        let translated = Identity(names: ["nat.test"], addresses: [IPAddress("192.0.2.1")!], ports: [25])
+        #expect(finder.find(domain: "translated.test", identity: translated).hasPrefix("none"))
         // A primary on another port of the same machine is not us.
         #expect(finder.find(.host("other-name.test", skipMX: true), port: 2525) == "other-name.test=192.0.2.1")
         #expect(finder.find(.host("other-name.test", skipMX: true), port: 25).hasPrefix("none"))
@@ -168,7 +178,8 @@ struct NextHopTests {
         let primary = ScriptedPrimary(gateway)
         #expect(queueID(ScriptedClient.send(gateway, to: ["x@demo.test"])) != nil)
         gateway.pass(seconds: 60)
-        #expect(primary.connections == 0 && gateway.accepted == 1 && gateway.health("demo.test")?.state == "no-next-hop")
+        #expect(
+            primary.connections == 0 && gateway.accepted == 1 && gateway.health("demo.test")?.state == "no-next-hop")
         zone.records["demo.test"] = [.mx(5, "b.test"), .mx(10, SimulatedGateway.hostname)]
         #expect(gateway.run(seconds: 600) { gateway.isIdle && primary.accepted.count == 1 })
     }

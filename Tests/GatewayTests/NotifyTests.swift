@@ -27,7 +27,9 @@ struct NotifyTests {
             }
         }
 
-        func send(_ recipients: [String], from: String = "a@sender.test", parameters: String = "", _ content: [UInt8]? = nil) -> QueueID? {
+        func send(
+            _ recipients: [String], from: String = "a@sender.test", parameters: String = "", _ content: [UInt8]? = nil
+        ) -> QueueID? {
             let client = ScriptedClient(gateway)
             client.envelope(from: from, to: [], parameters: parameters)
             for recipient in recipients { client.say("RCPT TO:\(recipient)") }
@@ -51,13 +53,17 @@ struct NotifyTests {
         world.senders.act = { if case .recipient = $0 { .reply("550 5.1.1 nobody") } else { nil } }
         #expect(world.send(["<bad@demo.test>"]) != nil)
         #expect(world.done())
-        #expect(world.gateway.bounced == 2 && world.senders.messages.isEmpty && world.gateway.files("sender.test").isEmpty)
+        #expect(
+            world.gateway.bounced == 2 && world.senders.messages.isEmpty && world.gateway.files("sender.test").isEmpty)
     }
 
     /// RFC 3461 §4.1 and §5.2: who is told of what.
     @Test(
         "T-E3: NOTIFY decides about failures",
-        arguments: [(nil, true), ("FAILURE", true), ("SUCCESS,FAILURE", true), ("NEVER", false), ("SUCCESS", false), ("DELAY", false)])
+        arguments: [
+            (nil, true), ("FAILURE", true), ("SUCCESS,FAILURE", true), ("NEVER", false), ("SUCCESS", false),
+            ("DELAY", false),
+        ])
     func notifyOfFailure(_ notify: String?, _ isTold: Bool) throws {
         let world = try World()
         #expect(world.send(["<bad@demo.test>" + (notify.map { " NOTIFY=\($0)" } ?? "")]) != nil)
@@ -76,7 +82,8 @@ struct NotifyTests {
         #expect(world.notices.count == 1 && notice.reversePath.isEmpty && notice.paths == ["a@sender.test"])
         #expect(notice.recipients[0].contains("NOTIFY=NEVER"))
         for text in [
-            "multipart/report", "report-type=delivery-status", "Original-Envelope-Id: QQ314159", "Final-Recipient: rfc822;",
+            "multipart/report", "report-type=delivery-status", "Original-Envelope-Id: QQ314159",
+            "Final-Recipient: rfc822;",
             "Original-Recipient: rfc822; first@other.test", "Action: failed", "Status: 5.1.1", "550 5.1.1 nobody here",
             "Reporting-MTA: dns;", "Subject: original", id.description, "text/rfc822-headers",
         ] { #expect(notice.text.contains(text), "\(text)\n\(notice.text)") }
@@ -118,7 +125,9 @@ struct NotifyTests {
         #expect(world.notices.isEmpty)
         world.gateway.pass(seconds: 3_600)
         #expect(world.notices.count == 2)
-        for notice in world.notices { #expect(notice.text.contains("Action: delayed") && notice.text.contains("Status: 4.")) }
+        for notice in world.notices {
+            #expect(notice.text.contains("Action: delayed") && notice.text.contains("Status: 4."))
+        }
         // Not again: not later, and not after a start.
         try world.gateway.restart()
         world.gateway.ready()
@@ -162,7 +171,9 @@ struct NotifyTests {
     // MARK: Order
 
     /// Design rule M4. The defence: `leave` runs in `notify`'s closure, when the notice is durable.
-    @Test("M4: a consequence is durable before its cause goes", arguments: [false, true]) func consequenceFirst(_ power: Bool) throws {
+    @Test("M4: a consequence is durable before its cause goes", arguments: [false, true]) func consequenceFirst(
+        _ power: Bool
+    ) throws {
         var parts = 0
         while parts < 200 {
             let world = try World(seed: UInt64(parts + 1))

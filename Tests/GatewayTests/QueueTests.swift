@@ -56,7 +56,10 @@ struct QueueTests {
         gateway.run { gateway.deferred == 2 }
         gateway.pass(seconds: 5)
         #expect(gateway.queue.map(\.state) == [.deferred, .deferred])
-        #expect(gateway.queue.allSatisfy { $0.attempts == 1 && $0.lastReply == "451 4.3.0 not now" && $0.nextAttempt != nil })
+        #expect(
+            gateway.queue.allSatisfy {
+                $0.attempts == 1 && $0.lastReply == "451 4.3.0 not now" && $0.nextAttempt != nil
+            })
         primary.act = { _ in nil }
         gateway.flush()
         #expect(gateway.run(seconds: 10) { gateway.isIdle })
@@ -83,14 +86,20 @@ struct QueueTests {
         }
         let shown = try #require(find(id).first)
         #expect(shown.from == "a@sender.test" && shown.recipients == ["x@demo.test", "y@demo.test"])
-        #expect(shown.domain == "demo.test" && shown.state == .held && shown.attempts == 0 && shown.bytes > content.count)
+        #expect(
+            shown.domain == "demo.test" && shown.state == .held && shown.attempts == 0 && shown.bytes > content.count)
         #expect(shown.receivedAt == Double(id.milliseconds) / 1_000)
         let exported = gateway.ask(.export(id)).compactMap { if case .content(let bytes) = $0 { bytes } else { nil } }
-        #expect(exported.count == 1 && exported[0].count == shown.bytes && Array(exported[0].suffix(content.count)) == content)
+        #expect(
+            exported.count == 1 && exported[0].count == shown.bytes
+                && Array(exported[0].suffix(content.count)) == content)
         // The same from the file.
         try gateway.restart()
         gateway.ready()
-        #expect(gateway.ask(.export(id)).contains { if case .content(let bytes) = $0 { bytes == exported[0] } else { false } })
+        #expect(
+            gateway.ask(.export(id)).contains {
+                if case .content(let bytes) = $0 { bytes == exported[0] } else { false }
+            })
         #expect(find(id).first?.recipients == shown.recipients)
 
         _ = gateway.ask(.delete(others[0]))
@@ -107,7 +116,8 @@ struct QueueTests {
     }
 
     @Test func dropAndBounceOfAWholeGateway() throws {
-        let gateway = try SimulatedGateway(cores: 2, demo + " hold=true", "sender.test hold=true", "third.test hold=true")
+        let gateway = try SimulatedGateway(
+            cores: 2, demo + " hold=true", "sender.test hold=true", "third.test hold=true")
         gateway.ready()
         #expect(accept(gateway, 5).count == 5 && accept(gateway, 2, to: "x@third.test").count == 2)
         let id = { gateway.directory.snapshot.gateway(forDomain: $0)!.id }
@@ -121,7 +131,9 @@ struct QueueTests {
     // MARK: Time
 
     /// The defence: `ClockGuard`, asked wherever something could expire.
-    @Test("T-G1: a wall clock that jumps ahead expires nothing", arguments: 1...8) func clockJumps(_ seed: UInt64) throws {
+    @Test("T-G1: a wall clock that jumps ahead expires nothing", arguments: 1...8) func clockJumps(_ seed: UInt64)
+        throws
+    {
         let gateway = try SimulatedGateway(seed: seed, cores: 2, demo + " retry.schedule=[10s]")
         let primary = ScriptedPrimary(gateway)
         primary.act = { if case .recipient = $0 { .reply("451 4.3.0 not now") } else { nil } }
@@ -138,7 +150,9 @@ struct QueueTests {
         #expect(primary.accepted.count == 10)
     }
 
-    @Test("T-G1: a primary that is down while the clock jumps", arguments: 1...4) func clockJumpsDuringOutage(_ seed: UInt64) throws {
+    @Test("T-G1: a primary that is down while the clock jumps", arguments: 1...4) func clockJumpsDuringOutage(
+        _ seed: UInt64
+    ) throws {
         let gateway = try SimulatedGateway(seed: seed, cores: 2, demo)
         let primary = ScriptedPrimary(gateway, isUp: false)
         #expect(accept(gateway, 10).count == 10)
@@ -167,7 +181,9 @@ struct QueueTests {
         gateway.pass(seconds: 3_500)
         let gaps = zip(tries, tries.dropFirst()).map { Double($1 - $0) / 1e9 }
         #expect(gaps.count == 5)
-        for (gap, step) in zip(gaps, [10.0, 100, 1_000, 1_000, 1_000]) { #expect(gap > step * 0.9 && gap < step * 1.12 + 2, "\(gap)") }
+        for (gap, step) in zip(gaps, [10.0, 100, 1_000, 1_000, 1_000]) {
+            #expect(gap > step * 0.9 && gap < step * 1.12 + 2, "\(gap)")
+        }
     }
 
     /// The defence: `GatewayQueue.takeReady` takes from the front.

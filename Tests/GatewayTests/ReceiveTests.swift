@@ -26,13 +26,16 @@ struct ReceiveTests {
     /// The defence: `refuseBareLineEnding` in the machine's content scanner, and `contentFault` dropping the message here.
     @Test(
         "T-A1: smuggling strings end no message and store nothing",
-        arguments: ["\n.\n", "\n.\r", "\r.\n", "\r.\r", "\n.\r\n", "\r.\r\n", "\r\n.\r\r\n", "\r\r\n.\r\r\n"], [false, true])
+        arguments: ["\n.\n", "\n.\r", "\r.\n", "\r.\r", "\n.\r\n", "\r.\r\n", "\r\n.\r\r\n", "\r\r\n.\r\r\n"],
+        [false, true])
     func smuggling(_ border: String, _ inChunk: Bool) throws {
         let gateway = try SimulatedGateway(demo)
         let primary = ScriptedPrimary(gateway)
         let client = ScriptedClient(gateway)
         client.envelope(to: ["x@demo.test"])
-        let content = "Subject: a\r\n\r\nb" + border + "MAIL FROM:<evil@demo.test>\r\nRCPT TO:<y@demo.test>\r\nDATA\r\nevil\r\n.\r\n"
+        let content =
+            "Subject: a\r\n\r\nb" + border
+            + "MAIL FROM:<evil@demo.test>\r\nRCPT TO:<y@demo.test>\r\nDATA\r\nevil\r\n.\r\n"
         let reply: String?
         if inChunk {
             reply = client.send(bytes("BDAT \(content.utf8.count) LAST\r\n" + content))
@@ -60,7 +63,8 @@ struct ReceiveTests {
     }
 
     /// The defence: nothing in the content's path looks at who the client is.
-    @Test("T-A2: a trusted client is refused a bare line feed like everyone") func trustedClientsGetNoException() throws {
+    @Test("T-A2: a trusted client is refused a bare line feed like everyone") func trustedClientsGetNoException() throws
+    {
         let gateway = try SimulatedGateway(kept) { $0.trust.unlimited = [IPNetwork("203.0.113.0/24")!] }
         let client = ScriptedClient(gateway)
         client.envelope(to: ["x@demo.test"])
@@ -160,7 +164,9 @@ struct ReceiveTests {
     @Test("T-E2: a message that has been through a hundred servers is looping") func loop() throws {
         let gateway = try SimulatedGateway(kept)
         let trace = { (count: Int) in
-            bytes(String(repeating: "Received: from a by b; Mon, 1 Jan 2026 00:00:00 +0000\r\n", count: count) + "\r\nx\r\n")
+            bytes(
+                String(repeating: "Received: from a by b; Mon, 1 Jan 2026 00:00:00 +0000\r\n", count: count)
+                    + "\r\nx\r\n")
         }
         #expect(queueID(ScriptedClient.send(gateway, to: ["x@demo.test"], trace(100))) != nil)
         #expect(ScriptedClient.send(gateway, to: ["x@demo.test"], trace(101))?.hasPrefix("554 5.4.6") == true)
@@ -241,7 +247,9 @@ struct ReceiveTests {
         let answer = gateway.ask(.export(id)).compactMap { if case .content(let bytes) = $0 { bytes } else { nil } }
         #expect(String(decoding: answer.first ?? [], as: UTF8.self).contains("[192.0.2.77]"))
 
-        for header in ["PROXY TCP4 192.0.2.77\r\n", "EHLO x\r\n", "PROXY TCP4 a b c d\r\n", "\r\n\r\n\0\r\nQUIT\n!!!!!!"] {
+        for header in [
+            "PROXY TCP4 192.0.2.77\r\n", "EHLO x\r\n", "PROXY TCP4 a b c d\r\n", "\r\n\r\n\0\r\nQUIT\n!!!!!!",
+        ] {
             let other = ScriptedClient(gateway)
             other.peer.send(bytes(header))
             #expect(other.ended(), "\(header)")
@@ -265,7 +273,9 @@ struct ReceiveTests {
             #expect(name == MailFile.name(id, contentBytes: count))
         }
         #expect(gateway.world.disk.names(in: "data/stores") == ["@system", "demo.test"])
-        for domain in ["../x", "a/b.test", ".", "..", "a..test", "\0.test", String(repeating: "a", count: 300) + ".test"] {
+        for domain in [
+            "../x", "a/b.test", ".", "..", "a..test", "\0.test", String(repeating: "a", count: 300) + ".test",
+        ] {
             #expect(throws: InvalidSetting.self, "\(domain)") { try GatewayDocument(domain: domain) }
         }
     }
@@ -393,7 +403,8 @@ struct ReceiveTests {
         let many = (0..<150).map { "RCPT TO:<u\($0)@demo.test>\r\n" }.joined()
         client.send(bytes(many), replies: 150)
         let codes = client.replies.suffix(150).map { $0.prefix(9) }
-        #expect(codes.prefix(100).allSatisfy { $0.hasPrefix("250") } && codes.suffix(50).allSatisfy { $0 == "452 4.5.3" })
+        #expect(
+            codes.prefix(100).allSatisfy { $0.hasPrefix("250") } && codes.suffix(50).allSatisfy { $0 == "452 4.5.3" })
         client.say("RSET")
         let harvester = ScriptedClient(gateway)
         harvester.envelope(to: [])
@@ -522,7 +533,9 @@ struct ReceiveTests {
         #expect(gateway.files("demo.test").count == 3)
     }
 
-    @Test("M9: one full gateway refuses the whole transaction at the end, and nobody is charged") func quotaOfOne() throws {
+    @Test("M9: one full gateway refuses the whole transaction at the end, and nobody is charged") func quotaOfOne()
+        throws
+    {
         let gateway = try SimulatedGateway(
             "a.test hold=true", "b.test hold=true quota.enabled=true quota.bytes=1K", "c.test hold=true")
         gateway.ready()

@@ -67,7 +67,8 @@ struct RecoveryTests {
     }
 
     /// The defence: the store's state `.listing` in `Core.admit`; `isListing` holds the leases back.
-    @Test("M11: SMTP is open while a store is listed; with a quota it waits, and nothing is leased") func openWhileListing() throws {
+    @Test("M11: SMTP is open while a store is listed; with a quota it waits, and nothing is leased")
+    func openWhileListing() throws {
         let gateway = try SimulatedGateway(cores: 2, "other.test forward.server=198.51.100.7")
         let device = gateway.world.disk.addDevice(mountedAt: "/mnt")
         try gateway.create("demo.test forward.server=198.51.100.7 mailDirectory=/mnt/demo")
@@ -89,7 +90,28 @@ struct RecoveryTests {
         #expect(ScriptedClient(gateway).envelope(to: ["x@quota.test"])?.hasPrefix("250") == true)
     }
 
-    @Test("M11: what arrives while its store is being listed is counted once", arguments: 1...10) func arrivalsWhileListing(_ seed: UInt64) throws {
+    /// The defence: `isListing` in `GatewayQueue.holdReason`.
+    @Test("M11: nothing is leased before the listing is through") func leasesWait() throws {
+        let gateway = try SimulatedGateway(cores: 2, demo)
+        gateway.ready()
+        let primary = ScriptedPrimary(gateway, isUp: false)
+        #expect(accept(gateway, 5).count == 5)
+        gateway.kill()
+        for number in 0..<1_200 {
+            place(gateway, "\(QueueID(milliseconds: 5, start: 77, reactor: 0, counter: UInt32(number))).part", "x")
+        }
+        primary.start()
+        try gateway.start()
+        gateway.run { gateway.queued > 0 }
+        #expect(gateway.isRecovering)
+        gateway.ready()
+        let listed = gateway.world.now
+        #expect(gateway.run { gateway.isIdle && primary.accepted.count == 5 })
+        #expect(primary.connectedAt.allSatisfy { $0 >= listed } && gateway.files("demo.test").isEmpty)
+    }
+
+    @Test("M11: what arrives while its store is being listed is counted once", arguments: 1...10)
+    func arrivalsWhileListing(_ seed: UInt64) throws {
         var settings = SimulatedSettings.quiet
         settings.fileDelay = 1_000_000...100_000_000
         let gateway = try SimulatedGateway(seed: seed, cores: 3, world: settings, demo)
@@ -99,7 +121,8 @@ struct RecoveryTests {
         gateway.kill()
         try gateway.start()
         let clients = (0..<8).map { number in
-            ScriptedClient(gateway, script: ScriptedClient.steps(to: ["x@demo.test"], ScriptedClient.message("n\(number)")))
+            ScriptedClient(
+                gateway, script: ScriptedClient.steps(to: ["x@demo.test"], ScriptedClient.message("n\(number)")))
         }
         gateway.run { clients.allSatisfy(\.isDone) }
         gateway.ready()
@@ -123,8 +146,11 @@ struct RecoveryTests {
         #expect(order == order.sorted())
     }
 
-    @Test("a start with another number of reactors finds everything", arguments: [1, 2, 5]) func otherCores(_ cores: Int) throws {
-        let gateway = try SimulatedGateway(cores: 3, demo, "other.test forward.server=198.51.100.7", "third.test forward.server=198.51.100.7")
+    @Test("a start with another number of reactors finds everything", arguments: [1, 2, 5]) func otherCores(
+        _ cores: Int
+    ) throws {
+        let gateway = try SimulatedGateway(
+            cores: 3, demo, "other.test forward.server=198.51.100.7", "third.test forward.server=198.51.100.7")
         gateway.ready()
         for number in 0..<9 {
             let domain = ["demo.test", "other.test", "third.test"][number % 3]
@@ -137,7 +163,9 @@ struct RecoveryTests {
         #expect(gateway.run { gateway.ready() && gateway.isIdle && primary.accepted.count == 9 })
     }
 
-    @Test("M11: kill and power loss during recovery change nothing that the next start relies on", arguments: [false, true])
+    @Test(
+        "M11: kill and power loss during recovery change nothing that the next start relies on",
+        arguments: [false, true])
     func crashWithinRecovery(_ power: Bool) throws {
         var parts = 0
         var isOver = false
@@ -150,7 +178,8 @@ struct RecoveryTests {
             for _ in 0..<2 {
                 try gateway.start()
                 let before = gateway.world.counters.fileParts
-                isOver = !gateway.run(seconds: 2, until: { gateway.world.counters.fileParts - before >= parts })
+                isOver =
+                    !gateway.run(seconds: 2, until: { gateway.world.counters.fileParts - before >= parts })
                     || gateway.run(seconds: 0, until: { !gateway.isRecovering })
                 if power { gateway.losePower() } else { gateway.kill() }
             }
@@ -181,10 +210,14 @@ struct RecoveryTests {
         let gateway = try SimulatedGateway(cores: 1, demo)
         let disk = gateway.world.disk
         let folder = FileHandle(disk.carryOut(.openDirectory(path: "other", create: true)).value)
-        let open = { () throws(SpoolFault) in try Superblock.open(folder, path: "other", files: disk, wall: 5_000_000_000) }
+        let open = { () throws(SpoolFault) in
+            try Superblock.open(folder, path: "other", files: disk, wall: 5_000_000_000, boot: "b")
+        }
         #expect(try open().start == 1)
         #expect(try open().start == 2)
-        for text in ["postern-spool 2 start=1 time=5 crc=0\n", "", "nonsense", "postern-spool 1 start=1 time=5 crc=0\n"] {
+        for text in [
+            "postern-spool 2 start=1 time=5 crc=0\n", "", "nonsense", "postern-spool 1 start=1 time=5 crc=0\n",
+        ] {
             _ = disk.carryOut(.unlink(in: folder, name: "superblock"))
             Array(text.utf8).withUnsafeBytes { bytes in
                 _ = disk.carryOut(.place(in: folder, name: "superblock", [IOVector(bytes)]))

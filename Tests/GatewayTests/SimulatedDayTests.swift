@@ -38,7 +38,9 @@ struct SimulatedDayTests {
         }
     }
 
-    @Test("each 250 is delivered, bounced or queued, unchanged, and twice only where a hand-over was open") func days() throws {
+    @Test("each 250 is delivered, bounced or queued, unchanged, and twice only where a hand-over was open") func days()
+        throws
+    {
         var sum = Sum()
         for seed in Self.seeds { try Day(seed: seed).live(&sum) }
         print("simulated days \(Self.seeds.lowerBound)-\(Self.seeds.upperBound): \(sum.description)")
@@ -96,9 +98,11 @@ struct SimulatedDayTests {
             primaries = SimulatedDayTests.primaryAddresses.map { ScriptedPrimary(gateway, at: $0) }
             senders = ScriptedPrimary(gateway, at: "198.51.100.9")
             for (at, primary) in primaries.enumerated() {
-                primary.extensions = [
-                    ["PIPELINING", "8BITMIME", "DSN"], ["PIPELINING", "CHUNKING"], [], ["CHUNKING", "SIZE 1000000"],
-                ][(at + Int(seed)) % 4]
+                primary.extensions =
+                    [
+                        ["PIPELINING", "8BITMIME", "DSN"], ["PIPELINING", "CHUNKING"], [],
+                        ["CHUNKING", "SIZE 1000000"],
+                    ][(at + Int(seed)) % 4]
                 let mood = [0, 5, 40][world.draw(3)]
                 primary.act = { [unowned self] in act($0, mood) }
             }
@@ -120,7 +124,9 @@ struct SimulatedDayTests {
             let number = ledger.count
             var recipients: [String] = []
             for domain in SimulatedDayTests.domains where recipients.isEmpty || world.draw(3) == 0 {
-                for name in 0...world.draw(2) { recipients.append("\(world.draw(8) == 0 ? "bad" : "u")\(name)@\(domain)") }
+                for name in 0...world.draw(2) {
+                    recipients.append("\(world.draw(8) == 0 ? "bad" : "u")\(name)@\(domain)")
+                }
             }
             var size = [0, 500, 5_000, 40_000, world.draw(20) == 0 ? 400_000 : 100][world.draw(5)]
             // Each segment is an event.
@@ -171,7 +177,10 @@ struct SimulatedDayTests {
                 outages += 1
                 world.after(UInt64(world.draw(60)) * 1_000_000_000) { primary.start() }
             case 6: world.jumpWallClock(by: Int64(world.draw(20) - 10) * 3_600_000_000_000)
-            case 7: world.disk.inject(SimulatedDiskFault([.write, .sync, .rename, .unlink, .create][world.draw(5)], times: 1 + world.draw(3)))
+            case 7:
+                world.disk.inject(
+                    SimulatedDiskFault(
+                        [.write, .sync, .rename, .unlink, .create][world.draw(5)], times: 1 + world.draw(3)))
             case 8: world.disk.hang(device: 1, for: UInt64(world.draw(10)) * 1_000_000_000)
             case 9: gateway.flush()
             default: break
@@ -200,7 +209,9 @@ struct SimulatedDayTests {
                             "seed \(seed): \(recipient) got other bytes of message \(entry.number)")
                     }
                     again += max(0, arrived.count - 1)
-                    let isQueued = queued.contains { $0.id == entry.id?.description && $0.recipients.contains(recipient) }
+                    let isQueued = queued.contains {
+                        $0.id == entry.id?.description && $0.recipients.contains(recipient)
+                    }
                     if recipient.hasPrefix("bad") {
                         #expect(arrived.isEmpty)
                         if isBounced { sum.bounced += 1 }
@@ -209,16 +220,19 @@ struct SimulatedDayTests {
                     }
                     if isQueued { sum.queued += 1 }
                     guard entry.promised.contains(recipient) else { continue }
-                    let isAccountedFor = recipient.hasPrefix("bad") ? isBounced || isQueued : !arrived.isEmpty || isQueued
+                    let isAccountedFor =
+                        recipient.hasPrefix("bad") ? isBounced || isQueued : !arrived.isEmpty || isQueued
                     #expect(
-                        isAccountedFor, "seed \(seed): message \(entry.number) to \(recipient) was promised and is gone")
+                        isAccountedFor, "seed \(seed): message \(entry.number) to \(recipient) was promised and is gone"
+                    )
                 }
             }
             // Only an answer that was lost, or a settle that was not yet on the disk, sends again.
             let ends = counters.kills + counters.powerLosses
             let breaks = counters.cutConnections + counters.resetConnections
             let openHandovers = 2 * breaks + ends * (16 + 2) * 10
-            #expect(again <= openHandovers, "seed \(seed): \(again) times again, with \(breaks) breaks and \(ends) ends")
+            #expect(
+                again <= openHandovers, "seed \(seed): \(again) times again, with \(breaks) breaks and \(ends) ends")
             #expect(counters.badHandles == 0, "seed \(seed): a file handle was used after its close")
             sum.again += again
             sum.kills += counters.kills

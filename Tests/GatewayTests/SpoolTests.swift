@@ -63,7 +63,9 @@ struct SpoolTests {
         #expect(parts > 10 && parts < 400)
     }
 
-    @Test("power loss at every part of a commit: each 250 is delivered, nothing is changed") func powerLossAtEveryPart() throws {
+    @Test("power loss at every part of a commit: each 250 is delivered, nothing is changed") func powerLossAtEveryPart()
+        throws
+    {
         var (parts, torn, lost) = (0, 0, 0)
         while parts < 400 {
             var isDone = true
@@ -84,10 +86,12 @@ struct SpoolTests {
     // MARK: Faults
 
     /// The defence: `judge` and `noteFailure`.
-    @Test("M5: a failed write or sync: 451, the files go; the second one in a row fails the store, a trial brings it back",
-        arguments: [SimulatedDiskFault.Action.create, .write, .close, .rename, .sync])
+    @Test(
+        "M5: a failed write or sync: 451, the files go; the second one in a row fails the store, a trial brings it back",
+        arguments: [SimulatedDiskFault.Action.create, .write, .close, .sync])
     func failures(_ action: SimulatedDiskFault.Action) throws {
-        let gateway = try SimulatedGateway(cores: 2, "demo.test hold=true mailDirectory=/a/demo", "other.test hold=true mailDirectory=/b/other")
+        let gateway = try SimulatedGateway(
+            cores: 2, "demo.test hold=true mailDirectory=/a/demo", "other.test hold=true mailDirectory=/b/other")
         gateway.ready()
         let content = ScriptedClient.message("m")
         let disk = gateway.world.disk
@@ -191,7 +195,9 @@ struct SpoolTests {
     // MARK: Stores
 
     /// The defence: `StoreKeeper.check` makes a head file only for a gateway without one in the database.
-    @Test("M8: a store that the database knows and the disk doesn't is unavailable, never made anew") func unmounted() throws {
+    @Test("M8: a store that the database knows and the disk doesn't is unavailable, never made anew") func unmounted()
+        throws
+    {
         let gateway = try SimulatedGateway("other.test hold=true")
         let device = gateway.world.disk.addDevice(mountedAt: "/mnt")
         try gateway.create("demo.test hold=true mailDirectory=/mnt/demo")
@@ -220,7 +226,8 @@ struct SpoolTests {
         // The database was lost and made anew: other ids, other gateways.
         let lost = try gateway.directory.delete("demo.test", expectedETag: nil)
         try gateway.create("other.test hold=true mailDirectory=/a/x")
-        #expect(gateway.complaints.count == 1 && gateway.directory.snapshot.gateway(forDomain: "other.test")!.id > lost.id)
+        #expect(
+            gateway.complaints.count == 1 && gateway.directory.snapshot.gateway(forDomain: "other.test")!.id > lost.id)
         gateway.pass(seconds: 0.1)
         #expect(ScriptedClient(gateway).envelope(to: ["x@other.test"])?.hasPrefix("451 4.3.0") == true)
     }
@@ -249,7 +256,8 @@ struct SpoolTests {
             gateway.pass(seconds: 30)
             gateway.world.disk.removeFaults()
             let files = gateway.files("demo.test")
-            #expect(files.count == (queueID(reply) == nil ? 0 : 1), "\(action) \(countdown): \(reply ?? "none") \(files)")
+            #expect(
+                files.count == (queueID(reply) == nil ? 0 : 1), "\(action) \(countdown): \(reply ?? "none") \(files)")
             #expect(queueID(reply) != nil || reply?.hasPrefix("451") == true)
             #expect(gateway.store(of: "demo.test").used.messages == files.count, "\(action) \(countdown)")
             #expect(gateway.world.disk.openHandles == handles, "\(action) \(countdown): handles")
@@ -291,7 +299,8 @@ struct SpoolTests {
     // MARK: Memory
 
     /// The defence: `trimHot`, and the cold path of `ParcelLoader`.
-    @Test("hot parcels are evicted, and leave from their files", arguments: 1...4) func eviction(_ seed: UInt64) throws {
+    @Test("hot parcels are evicted, and leave from their files", arguments: 1...4) func eviction(_ seed: UInt64) throws
+    {
         let gateway = try SimulatedGateway(seed: seed, demo) { $0.messageMemoryBytes = 200_000 }
         gateway.ready()
         let primary = ScriptedPrimary(gateway, isUp: false)

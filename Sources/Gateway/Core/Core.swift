@@ -43,6 +43,8 @@ final class Core: Queues.Owner {
         var index: Int
         var count: Int
         var start: UInt32
+        /// See `Superblock`.
+        var previousStartOfThisBoot: UInt32?
         var settings: CoreSettings
         var routes: Routes
         var listeners: [CoreListener]
@@ -65,6 +67,7 @@ final class Core: Queues.Owner {
         log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor)
         spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
         calls = FileCalls(reactor: reactor, kind: TokenKind.calls)
+        previousStartOfThisBoot = parts.previousStartOfThisBoot
         ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index))
         serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
         serverMachine.messageSizeMax = parts.settings.messageSizeMax
@@ -451,6 +454,7 @@ final class Core: Queues.Owner {
     /// Gateways whose mail directories are still being listed.
     var recovering: Int { recovery.count }
     var startNumber: UInt32 { ids.start }
+    let previousStartOfThisBoot: UInt32?
 
     // MARK: Ticks
 

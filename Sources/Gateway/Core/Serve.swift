@@ -47,7 +47,7 @@ final class Serve {
         let log = try LogWriter(path: configuration.log.file)
         let admin = try openAdmin(log)
         try changeUser(owner)
-        let superblock = try Superblock.open(data, path: configuration.data, files: files, wall: Self.wall())
+        let superblock = try Superblock.open(data, path: configuration.data, files: files, wall: Self.wall(), boot: bootID())
         let tls = try TLSMaterial(configuration)
         let directory = try SQLiteDirectory(dataFolder: configuration.data) { Self.wall() / 1_000_000 }
         let keeper = StoreKeeper(dataPath: configuration.data, files: files, directory: directory) {
@@ -68,6 +68,15 @@ final class Serve {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         return Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)
+    }
+
+    /// The kernel's name for this boot; empty where there is none.
+    private func bootID() -> String {
+        let folder = cr_open("/proc/sys/kernel/random", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+        guard folder >= 0 else { return "" }
+        defer { close(folder) }
+        let read = files.carryOut(.readStart(in: folder, name: "boot_id", length: 64))
+        return String(decoding: read.data, as: UTF8.self).filter { $0.isHexDigit || $0 == "-" }
     }
 
     private func raiseDescriptorLimit() {
@@ -189,7 +198,8 @@ final class Serve {
         let quietCores = RelaxedCounter()
         let threads = (0..<count).map { index in
             let parts = Core.Parts(
-                index: index, count: count, start: superblock.start, settings: settings, routes: routes,
+                index: index, count: count, start: superblock.start,
+                previousStartOfThisBoot: superblock.previousStartOfThisBoot, settings: settings, routes: routes,
                 listeners: listeners[index], outboxes: (0..<count).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [fromControl[index], fromMain[index]],
                 counters: counters[index], logWriter: log, logLevel: configuration.log.level,

@@ -173,6 +173,15 @@ enum MailFile {
             contentCRC: UInt32(crc))
     }
 
+    /// A file that has fewer bytes than its first line says, or no whole first line.
+    ///
+    /// - Parameter bytes: the first line, or as much of it as there is.
+    static func isCutOff(_ bytes: [UInt8], fileBytes: Int) -> Bool {
+        guard fileBytes >= firstLineBytes else { return true }
+        guard let sizes = try? sizes(bytes[...]) else { return false }
+        return fileBytes < sizes.contentOffset + sizes.contentBytes
+    }
+
     /// A parsed head: the content's bytes are not looked at.
     struct Head: Equatable, Sendable {
         var sizes: Sizes

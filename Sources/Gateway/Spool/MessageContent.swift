@@ -26,7 +26,9 @@ final class MessageContent: @unchecked Sendable {
 
     init() {}
 
-    deinit { for piece in pieces { piece.base.deallocate() } }
+    deinit { for piece in pieces { pool(piece.capacity).give(piece.base) } }
+
+    private func pool(_ bytes: Int) -> PiecePool { bytes == Self.firstPieceBytes ? .first : .further }
 
     /// Copies `bytes` to the end.
     func append(_ bytes: UnsafeRawBufferPointer) {
@@ -37,7 +39,7 @@ final class MessageContent: @unchecked Sendable {
         while left > 0 {
             if pieces.isEmpty || pieces[pieces.count - 1].count == pieces[pieces.count - 1].capacity {
                 let size = pieces.isEmpty ? Self.firstPieceBytes : Self.furtherPieceBytes
-                pieces.append(Piece(base: .allocate(byteCount: size, alignment: 64), capacity: size, count: 0))
+                pieces.append(Piece(base: pool(size).take(), capacity: size, count: 0))
                 allocatedBytes += size
             }
             let last = pieces.count - 1

@@ -52,6 +52,7 @@ final class Recovery {
 
     private func slice() {
         var doomed: [FileStep] = []
+        var suspects: [(id: QueueID, contentBytes: Int, hasState: Bool)] = []
         let end = min(at + Self.namesPerSlice, names.count)
         while at < end {
             let name = names[at]
@@ -60,10 +61,11 @@ final class Recovery {
             case .message(let id, let contentBytes):
                 // This run's own files were announced when they were committed.
                 guard id.start != core.startNumber else { continue }
-                found += 1
-                bytes += contentBytes
-                _ = store.charge(contentBytes, nil)
-                take(id, contentBytes, hasState: hasState(id))
+                if id.start == core.previousStartOfThisBoot {
+                    suspects.append((id, contentBytes, hasState(id)))
+                } else {
+                    take(id, contentBytes, hasState: hasState(id))
+                }
             case .part(let id):
                 guard id?.start != core.startNumber else { continue }
                 doomed.append(.unlink(in: store.directory, name: name))
@@ -75,8 +77,31 @@ final class Recovery {
             case .damaged, .head, .foreign: break
             }
         }
-        core.calls.run(doomed, on: .bulk, stopsAtFailure: false) { [self] _ in
-            if at < names.count { slice() } else { finish() }
+        examine(suspects, doomed)
+    }
+
+    /// What the last start wrote before it was killed may be cut off: then it was never promised.
+    private func examine(_ suspects: [(id: QueueID, contentBytes: Int, hasState: Bool)], _ doomed: [FileStep]) {
+        let looks = suspects.map { suspect in
+            FileStep.readStart(
+                in: store.directory, name: MailFile.name(suspect.id, contentBytes: suspect.contentBytes),
+                length: MailFile.firstLineBytes)
+        }
+        core.calls.run(looks, on: .bulk, stopsAtFailure: false) { [self] outcomes in
+            var doomed = doomed
+            for (suspect, outcome) in zip(suspects, outcomes) {
+                if outcome.isDone, MailFile.isCutOff(outcome.data, fileBytes: outcome.second) {
+                    core.log.note(.notice, "unpromised", "\(suspect.id) in \(store.domain) was cut off before its 250; dropped")
+                    doomed.append(
+                        .unlink(
+                            in: store.directory, name: MailFile.name(suspect.id, contentBytes: suspect.contentBytes)))
+                } else {
+                    take(suspect.id, suspect.contentBytes, hasState: suspect.hasState)
+                }
+            }
+            core.calls.run(doomed, on: .bulk, stopsAtFailure: false) { [self] _ in
+                if at < names.count { slice() } else { finish() }
+            }
         }
     }
 
@@ -92,6 +117,13 @@ final class Recovery {
     }
 
     private func take(_ id: QueueID, _ contentBytes: Int, hasState: Bool) {
+        found += 1
+        bytes += contentBytes
+        _ = store.charge(contentBytes, nil)
+        enqueue(id, contentBytes, hasState: hasState)
+    }
+
+    private func enqueue(_ id: QueueID, _ contentBytes: Int, hasState: Bool) {
         let announcement = Announcement(key: key, id: id, bytes: contentBytes, hot: nil)
         guard store.gatewayID == Gateway.systemID else {
             return core.queues.enqueue(announcement, hasState: hasState, isRecovered: true, core.routes)
@@ -107,7 +139,7 @@ final class Recovery {
                 }
             case .failure(.unreadable):
                 // Not now; it must not be taken for mail that is only kept.
-                return core.later { [self] in take(id, contentBytes, hasState: hasState) }
+                return core.later { [self] in enqueue(id, contentBytes, hasState: hasState) }
             case .failure(.damaged): break
             }
             core.queues.enqueue(

@@ -14,15 +14,20 @@ struct SpoolFault: Error, CustomStringConvertible {
 struct Superblock {
     static let version = 1
     let start: UInt32
-    /// Seconds since 1970, of the last start; for people.
-    let lastStart: Int64
+    /// The start before this one, if the machine has not been booted since: what that one wrote, its page cache kept, so a file
+    /// of it that is too short was cut off by the end of the process.
+    let previousStartOfThisBoot: UInt32?
 
     private static let name = "superblock"
 
     /// Takes the next start number.
-    static func open(_ folder: FileHandle, path: String, files: any FileExecutor, wall: Int64) throws(SpoolFault) -> Superblock {
+    ///
+    /// - Parameter boot: names the machine's boot, one word; empty: not known.
+    static func open(
+        _ folder: FileHandle, path: String, files: any FileExecutor, wall: Int64, boot: String
+    ) throws(SpoolFault) -> Superblock {
         let read = files.carryOut(.readWhole(in: folder, name: name, maxBytes: 4096))
-        var last: (start: UInt32, time: Int64) = (0, 0)
+        var last: (start: UInt32, boot: Substring) = (0, "-")
         if read.isDone {
             guard let known = decode(read.data) else {
                 let head = String(decoding: read.data.prefix(24), as: UTF8.self)
@@ -39,8 +44,11 @@ struct Superblock {
                 description: "`\(path)/superblock` can't be read: \(String(cString: strerror(read.fault)))")
         }
         guard last.start < .max else { throw SpoolFault(description: "the spool's start numbers are used up") }
-        let next = Superblock(start: last.start + 1, lastStart: last.time)
-        let text = SignedLine.encode("postern-spool \(version) start=\(next.start) time=\(wall / 1_000_000_000)")
+        let boot = boot.isEmpty ? "-" : boot
+        let next = Superblock(
+            start: last.start + 1, previousStartOfThisBoot: boot != "-" && last.boot == boot ? last.start : nil)
+        let text = SignedLine.encode(
+            "postern-spool \(version) start=\(next.start) time=\(wall / 1_000_000_000) boot=\(boot)")
         // One left over from a start that was cut off here.
         _ = files.carryOut(.unlink(in: folder, name: name + ".part"))
         let placed = text.withUnsafeBytes {
@@ -54,12 +62,12 @@ struct Superblock {
         return next
     }
 
-    private static func decode(_ bytes: [UInt8]) -> (start: UInt32, time: Int64)? {
-        guard let words = SignedLine.decode(bytes), words.count == 4, words[0] == "postern-spool", words[1] == "\(version)",
+    private static func decode(_ bytes: [UInt8]) -> (start: UInt32, boot: Substring)? {
+        guard let words = SignedLine.decode(bytes), words.count == 5, words[0] == "postern-spool", words[1] == "\(version)",
             words[2].hasPrefix("start="), let start = UInt32(words[2].dropFirst(6)),
-            words[3].hasPrefix("time="), let time = Int64(words[3].dropFirst(5))
+            words[3].hasPrefix("time="), words[4].hasPrefix("boot=")
         else { return nil }
-        return (start, time)
+        return (start, words[4].dropFirst(5))
     }
 }
 

@@ -5,7 +5,10 @@ public typealias FileHandle = Int32
 
 /// One step of file work. Names are single path components, made by the program itself (never outside text).
 public enum FileStep {
-    /// Writes `name.part` from the vectors, closes it and renames it to `name`; nothing is synced. On an error the `.part` is
+    /// Makes the file `name`, which must be new, writes the vectors and closes it; nothing is synced. On an error it is unlinked
+    /// again; a crash may leave a part of it. The bytes stay valid until the task is finished.
+    case create(in: FileHandle, name: String, [IOVector])
+    /// Writes `name.part` from the vectors, closes it and renames it to `name`, in the place of one that is there; nothing is synced. On an error the `.part` is
     /// unlinked again. The bytes stay valid until the task is finished.
     case place(in: FileHandle, name: String, [IOVector])
     /// Creates `name.part` for appending: `value` is its handle.
@@ -27,7 +30,7 @@ public enum FileStep {
     case read(FileHandle, at: Int64, length: Int)
     /// Reads a whole file of at most `maxBytes` (else `-EFBIG`).
     case readWhole(in: FileHandle, name: String, maxBytes: Int)
-    /// Opens a file, reads its first bytes, at most `length`, and closes it.
+    /// Opens a file, reads its first bytes, at most `length`, and closes it; `second` is the file's whole size.
     case readStart(in: FileHandle, name: String, length: Int)
     /// Reads through the file from `at` without keeping it: `value` is the CRC32C of `length` bytes.
     case checksum(FileHandle, at: Int64, length: Int)

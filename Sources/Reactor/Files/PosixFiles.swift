@@ -12,6 +12,7 @@ public final class PosixFiles: FileExecutor {
 
     public func carryOut(_ step: FileStep) -> FileOutcome {
         switch step {
+        case .create(let directory, let name, let vectors): FileOutcome(create(directory, name, vectors))
         case .place(let directory, let name, let vectors): FileOutcome(place(directory, name, vectors))
         case .createPart(let directory, let name):
             FileOutcome(Int(cr_openat(directory, name + ".part", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)))
@@ -39,15 +40,22 @@ public final class PosixFiles: FileExecutor {
 
     private func outcome(_ status: Int32) -> FileOutcome { FileOutcome(status < 0 ? -Int(errno) : 0) }
 
-    private func place(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
-        let part = name + ".part"
-        let file = cr_openat(directory, part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    private func create(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
+        let file = cr_openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else { return Int(file) }
         var status = writeAll(file, vectors)
         if close(file) != 0, status >= 0 { status = -Int(errno) }
-        if status >= 0, renameat(directory, part, directory, name) != 0 { status = -Int(errno) }
-        if status < 0 { unlinkat(directory, part, 0) }
+        if status < 0 { unlinkat(directory, name, 0) }
         return min(status, 0)
+    }
+
+    private func place(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
+        let part = name + ".part"
+        let status = create(directory, part, vectors)
+        guard status == 0, renameat(directory, part, directory, name) != 0 else { return status }
+        let fault = errno
+        unlinkat(directory, part, 0)
+        return -Int(fault)
     }
 
     /// All bytes or `-errno`; a short write is continued.
@@ -119,7 +127,11 @@ public final class PosixFiles: FileExecutor {
         let file = cr_openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0)
         guard file >= 0 else { return FileOutcome(Int(file)) }
         defer { close(file) }
-        return read(file, 0, length)
+        var status = stat()
+        guard fstat(file, &status) == 0 else { return FileOutcome(-Int(errno)) }
+        var outcome = read(file, 0, length)
+        outcome.second = Int(status.st_size)
+        return outcome
     }
 
     private func checksum(_ file: FileHandle, _ offset: Int64, _ length: Int) -> FileOutcome {

@@ -250,6 +250,7 @@ public final class SimulatedBackend: Backend {
         if let outcome {
             fate.note(.fileStep, subject(lane), outcome.value)
             if !outcome.isDone { lane.hasFailed = true }
+            if let device = work.toldDevice { lane.failedSyncs[device - 1] = disk.failedSyncs[device - 1] }
             task.outcomes.append(outcome)
         }
         let delay = work.isSync && outcome == nil ? fate.settings.syncDelay : fate.settings.fileDelay

@@ -28,6 +28,8 @@ struct SimulatedFileWork {
     private var total = 0
     private var hasBegunWriting = false
     private let failedSyncs: [Int]
+    /// The device whose failed sync this step has told of: it is told once.
+    private(set) var toldDevice: Int?
 
     /// - Parameters:
     ///   - mayFailByChance: not for start-up code, whose end would be all that a test sees.
@@ -48,7 +50,8 @@ struct SimulatedFileWork {
     /// Does the next part; the outcome after the last.
     mutating func proceed(on disk: SimulatedDisk) -> FileOutcome? {
         switch step {
-        case .place(let directory, let name, let vectors): return place(disk, directory, name, vectors)
+        case .create(let directory, let name, let vectors): return place(disk, directory, name, vectors, renames: false)
+        case .place(let directory, let name, let vectors): return place(disk, directory, name, vectors, renames: true)
         case .createPart(let directory, let name): return createPart(disk, directory, name)
         case .append(let file, let vectors): return write(disk, file, vectors)
         case .overwrite(let file, let offset, let bytes): return overwrite(disk, file, offset, bytes)
@@ -78,21 +81,15 @@ struct SimulatedFileWork {
         }
     }
 
-    /// A directory gives its names in any order.
-    private func shuffled(_ names: [String], _ disk: SimulatedDisk) -> [String] {
-        var names = names
-        for at in names.indices.dropFirst() { names.swapAt(at, disk.fate.random.below(at + 1)) }
-        return names
-    }
-
     // MARK: Writing
 
     private mutating func place(
-        _ disk: SimulatedDisk, _ directory: FileHandle, _ name: String, _ vectors: [IOVector]
+        _ disk: SimulatedDisk, _ directory: FileHandle, _ name: String, _ vectors: [IOVector], renames: Bool
     ) -> FileOutcome? {
+        let working = renames ? name + ".part" : name
         switch phase {
         case .begin:
-            let made = createPart(disk, directory, name)
+            let made = createFile(disk, directory, working)
             guard made.isDone else { return made }
             file = FileHandle(made.value)
             phase = .writing
@@ -106,16 +103,20 @@ struct SimulatedFileWork {
             }
         case .closing:
             let outcome = close(disk, file)
+            if outcome.isDone, !renames {
+                disk.fate.counters.filesPlaced += 1
+                return FileOutcome(0)
+            }
             phase = outcome.isDone ? .renaming : .undoing(outcome)
         case .renaming:
-            let outcome = rename(disk, directory, name + ".part", directory, name)
+            let outcome = rename(disk, directory, working, directory, name)
             if outcome.isDone {
                 disk.fate.counters.filesPlaced += 1
                 return outcome
             }
             phase = .undoing(outcome)
         case .undoing(let outcome):
-            _ = unlink(disk, directory, name + ".part")
+            _ = unlink(disk, directory, working)
             return outcome
         case .syncing: preconditionFailure("a place doesn't sync")
         }
@@ -123,8 +124,11 @@ struct SimulatedFileWork {
     }
 
     private func createPart(_ disk: SimulatedDisk, _ handle: FileHandle, _ name: String) -> FileOutcome {
+        createFile(disk, handle, name + ".part")
+    }
+
+    private func createFile(_ disk: SimulatedDisk, _ handle: FileHandle, _ part: String) -> FileOutcome {
         guard let (directory, volume) = disk.directory(handle) else { return disk.wrongHandle(handle) }
-        let part = name + ".part"
         if let fault = SimulatedDisk.nameFault(part) { return FileOutcome(-Int(fault)) }
         guard directory.entries[part] == nil else { return FileOutcome(-Int(EEXIST)) }
         if let fault = disk.fault(.create, volume, byChance: byChance) { return FileOutcome(-Int(fault)) }
@@ -255,6 +259,7 @@ struct SimulatedFileWork {
                 // Somebody else's failed since this task began: what it wrote may be gone (T-F1).
                 fault = EIO
             }
+            if fault != nil { toldDevice = volume.id }
         } else if let file = entry.inode as? SimulatedFile {
             volume.sync(file, upTo: mark, fails: fault != nil)
             if fault == nil, file.hasFailed { fault = EIO }
@@ -309,7 +314,10 @@ struct SimulatedFileWork {
         let opened = open(disk, handle, name)
         guard opened.isDone else { return opened }
         defer { disk.closeHandle(FileHandle(opened.value)) }
-        return read(disk, FileHandle(opened.value), 0, length)
+        return readable(disk, FileHandle(opened.value)) { file in
+            let data = Array(file.data.prefix(max(0, length)))
+            return FileOutcome(data.count, second: file.data.count, data: data)
+        }
     }
 
     private func checksum(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ length: Int) -> FileOutcome {

@@ -32,7 +32,8 @@ final class ScriptedClient {
     init(_ gateway: SimulatedGateway, from source: String = "203.0.113.9", script: [Step]? = nil) {
         self.gateway = gateway
         if let script { (steps, isScripted) = (script, true) }
-        peer = gateway.world.client(to: SimulatedGateway.port, from: SocketAddress(IPAddress(source)!, port: 0)) { peer in
+        peer = gateway.world.client(to: SimulatedGateway.port, from: SocketAddress(IPAddress(source)!, port: 0)) {
+            peer in
             peer.onReceive = { [self] _, bytes in received(bytes) }
             peer.onEnd = { [self] peer, fault in
                 end = fault
@@ -59,8 +60,14 @@ final class ScriptedClient {
 
     private func proceed() {
         while replies.count >= awaited, !isDone {
-            guard let step = steps.first else { return isDone = true }
-            if let wanted = step.onlyAfter, !replies.last!.hasPrefix(wanted) { return isDone = true }
+            guard let step = steps.first else {
+                isDone = true
+                return
+            }
+            if let wanted = step.onlyAfter, !replies.last!.hasPrefix(wanted) {
+                isDone = true
+                return
+            }
             steps.removeFirst()
             awaited += step.replies
             peer.send(step.bytes)

@@ -96,7 +96,11 @@ final class ScriptedPrimary {
     // MARK: One connection
 
     private final class Session {
-        private enum State { case commands, data, chunk(left: Int, isLast: Bool), over }
+        private enum State {
+            case commands, data
+            case chunk(left: Int, isLast: Bool)
+            case over
+        }
 
         private unowned let primary: ScriptedPrimary
         private var state = State.commands

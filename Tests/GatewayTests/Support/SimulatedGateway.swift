@@ -59,7 +59,9 @@ final class SimulatedGateway {
     func start() throws {
         let disk = world.disk
         let folder = FileHandle(disk.carryOut(.openDirectory(path: Self.dataPath, create: true)).value)
-        let superblock = try Superblock.open(folder, path: Self.dataPath, files: disk, wall: world.wallNow)
+        let superblock = try Superblock.open(
+            folder, path: Self.dataPath, files: disk, wall: world.wallNow,
+            boot: "after-\(world.counters.powerLosses)")
         let world = world
         keeper = StoreKeeper(dataPath: Self.dataPath, files: disk, directory: directory) {
             UInt64(world.draw(Int.max))
@@ -75,7 +77,8 @@ final class SimulatedGateway {
         let settings = try coreSettings()
         cores = (0..<coreCount).map { index in
             let parts = Core.Parts(
-                index: index, count: coreCount, start: superblock.start, settings: settings, routes: routes,
+                index: index, count: coreCount, start: superblock.start,
+                previousStartOfThisBoot: superblock.previousStartOfThisBoot, settings: settings, routes: routes,
                 listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
