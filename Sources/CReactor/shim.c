@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -87,6 +88,8 @@ int cr_accept(int listener, int flags) { return result(accept4(listener, NULL, N
 int cr_syncfs(int directory) { return result(syncfs(directory)); }
 
 void cr_name_thread(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void cr_die_with_parent(void) { prctl(PR_SET_PDEATHSIG, SIGKILL); }
 
 void cr_block_signals(void) {
     sigset_t all;

@@ -37,7 +37,8 @@ struct EventLogTests {
         let reply = Reply(550, EnhancedStatus(5, 1, 1), text)
         let written = try lines { log in
             log.sessionBegan(text, client: text, listener: "smtp")
-            log.accepted(Self.id, from: text, recipients: 1, gateways: 1, bytes: 5, client: text, session: text)
+            log.accepted(
+                Self.id.description, from: text, recipients: 1, gateways: 1, bytes: 5, client: text, session: text)
             log.refused(text, client: text, session: text, reply: reply)
             log.attempt(
                 Self.id, to: text, domain: text, relay: text, delayMilliseconds: 1_230, outcome: "sent", reply: reply)

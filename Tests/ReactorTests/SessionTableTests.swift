@@ -29,8 +29,7 @@ private final class Session {
         var table = SessionTable<Session>(kind: 1)
         let sessions = (0..<1_000).map { _ in table.insert(Session.init) }
         for session in sessions where session.token.index % 3 == 0 { table.remove(session.token) }
-        var walked: [UInt32] = []
-        table.forEach { walked.append($0.token.index) }
+        let walked = table.all.map(\.token.index)
         #expect(walked == (0..<1_000).filter { $0 % 3 != 0 })
         #expect(table.count == walked.count)
         for session in sessions { #expect((table.find(session.token) === session) == (session.token.index % 3 != 0)) }

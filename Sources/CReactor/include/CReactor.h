@@ -32,5 +32,7 @@ int cr_accept(int listener, int flags);
 int cr_syncfs(int directory);
 /// Names the calling thread (at most 15 bytes).
 void cr_name_thread(const char *name);
+/// The calling process is killed when the thread that made it ends (PR_SET_PDEATHSIG).
+void cr_die_with_parent(void);
 /// Blocks all signals for the calling thread.
 void cr_block_signals(void);

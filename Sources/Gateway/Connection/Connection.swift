@@ -48,9 +48,11 @@ final class Connection {
 
     private var queue: [Segment] = []
     private var isSending = false
-    /// What the send under way points to.
+    /// What the send under way points to: segments, or the bytes of a short one.
     private var inFlight: [Segment] = []
+    private var shortBytes = ByteOutput()
     private var vectors: UnsafeMutablePointer<IOVector>?
+    private var vectorCapacity = 0
     private var plainOffset = 0
     /// Bytes queued or being sent.
     private(set) var unsentBytes = 0
@@ -149,8 +151,17 @@ final class Connection {
             flushTLS(tls)
             return
         }
+        if isSending { return queueOutput() }
+        if queue.isEmpty, !output.isEmpty {
+            // Replies and commands: their memory goes to and fro, and nothing is allocated.
+            swap(&shortBytes, &output)
+            unsentBytes += shortBytes.count
+            let list = vectors(1)
+            list[0] = IOVector(shortBytes.bytes)
+            return send(list, 1)
+        }
         queueOutput()
-        guard !isSending, !queue.isEmpty else { return }
+        guard !queue.isEmpty else { return }
         if case .file(let file, let offset, let length) = queue[0] {
             inFlight = [queue.removeFirst()]
             isSending = true
@@ -162,9 +173,7 @@ final class Connection {
         for segment in queue {
             if case .content(let parts, _) = segment { count += parts.count } else { count += 1 }
         }
-        vectors?.deallocate()
-        let list = UnsafeMutablePointer<IOVector>.allocate(capacity: count)
-        vectors = list
+        let list = vectors(count)
         count = 0
         gather: for segment in queue {
             switch segment {
@@ -183,6 +192,15 @@ final class Connection {
         if taken == queue.count { swap(&inFlight, &queue) } else { inFlight = Array(queue[..<taken]) }
         if taken < queue.count, !queue.isEmpty { queue.removeFirst(taken) }
         send(list, count)
+    }
+
+    /// Room for `count` vectors of the next send.
+    private func vectors(_ count: Int) -> UnsafeMutablePointer<IOVector> {
+        if let vectors, count <= vectorCapacity { return vectors }
+        vectors?.deallocate()
+        let list = UnsafeMutablePointer<IOVector>.allocate(capacity: count)
+        (vectors, vectorCapacity) = (list, count)
+        return list
     }
 
     private func send(_ list: UnsafeMutablePointer<IOVector>, _ count: Int) {
@@ -225,9 +243,7 @@ final class Connection {
         let bytes = OwnedBytes(.allocate(byteCount: count, alignment: 8))
         _ = tls.takeCiphertext(into: bytes.buffer)
         inFlight = [.bytes(bytes)]
-        vectors?.deallocate()
-        let list = UnsafeMutablePointer<IOVector>.allocate(capacity: 1)
-        vectors = list
+        let list = vectors(1)
         list[0] = IOVector(UnsafeRawBufferPointer(bytes.buffer))
         send(list, 1)
     }
@@ -268,7 +284,9 @@ final class Connection {
             return received(completion)
         case .send:
             isSending = false
-            inFlight.removeAll(keepingCapacity: true)
+            if !inFlight.isEmpty { inFlight.removeAll(keepingCapacity: true) }
+            shortBytes.removeAll()
+            if output.capacity == 0 { swap(&shortBytes, &output) }
             if ending != .open { return .nothing }
             if completion.result < 0 { return .lost(Self.words(completion.result)) }
             bytesSent += completion.result

@@ -175,3 +175,13 @@ final class AdminProcess: Sendable {
         return body(&pointers)
     }
 }
+
+/// What the admin process does about its own life, first of all.
+public enum AdminLife {
+    /// It ends with the mail process, however that ends, so that its ports are free; and a Ctrl-C in the terminal is the mail
+    /// process's to answer.
+    public static func belongsToServer() {
+        cr_die_with_parent()
+        signal(SIGINT, SIG_IGN)
+    }
+}

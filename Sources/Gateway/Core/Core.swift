@@ -29,6 +29,8 @@ final class Core: Queues.Owner {
     private var forwarding = SessionTable<ForwardSession>(kind: TokenKind.forward)
     private var writers: [UInt32: (session: Token, writer: LargeMessageWriter)] = [:]
     private var nextWriter: UInt32 = 0
+    /// For texts that are copied at once; empty between uses.
+    var scratch = ByteOutput()
     var networks = ClientNetworks()
     var memoryBytes = 0
     private(set) var isStopping = false
@@ -112,7 +114,8 @@ final class Core: Queues.Owner {
 
     func step() {
         // A box that was left half full rings no more; a spill list waits for room.
-        let isQuiet = local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
+        let isQuiet =
+            local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
         reactor.turn(mayWait: isQuiet)
         for inbox in inboxes {
             for _ in 0..<Self.mailPerTurn {
@@ -220,7 +223,9 @@ final class Core: Queues.Owner {
         let listener = listeners[Int(completion.token.index)]
         guard completion.result >= 0 else {
             log.alarm(
-                "accept", gateway: "", "no connection can be accepted (\(String(cString: strerror(Int32(-completion.result))))); again in 0.1 s")
+                "accept", gateway: "",
+                "no connection can be accepted (\(String(cString: strerror(Int32(-completion.result))))); again in 0.1 s"
+            )
             // Out of descriptors: not spinning, sessions that end free some (T-D11).
             pausedListeners.append(Int(completion.token.index))
             acceptsAgain = reactor.now + Limits.nanosecondsPerSecond / 10
@@ -328,7 +333,8 @@ final class Core: Queues.Owner {
             fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
             "\(String(cString: strerror(fault.fault))); the sender was told to try again")
         guard !fault.isFull else { return }
-        if store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2, store.state.load(ordering: .relaxed) == .ready {
+        if store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2, store.state.load(ordering: .relaxed) == .ready
+        {
             store.state.store(.failed, ordering: .relaxed)
             log.alarm(
                 "store-failed", gateway: store.domain,
@@ -419,7 +425,9 @@ final class Core: Queues.Owner {
             let nobody = SessionAddress(core: index, token: Token(kind: TokenKind.ignored, generation: 0, index: 0))
             return send(.sessionEnded(key, nobody, .notNow), to: home)
         }
-        let session = forwarding.insert { token in ForwardSession(core: self, token: token, key: key, route: route, home: home) }
+        let session = forwarding.insert { token in
+            ForwardSession(core: self, token: token, key: key, route: route, home: home)
+        }
         counters.forwardSessions.add(1, ordering: .relaxed)
         session.start()
     }
@@ -434,7 +442,9 @@ final class Core: Queues.Owner {
     /// Lists the mail directories that this reactor is home to and that are not counted yet.
     private func recoverNew() {
         for id in routes.ids where Routes.home(of: id, reactors: count) == index && recovery[id] == nil {
-            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .listing else { continue }
+            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .listing else {
+                continue
+            }
             let recovery = Recovery(core: self, store: store)
             self.recovery[id] = recovery
             recovery.start()
@@ -526,14 +536,16 @@ final class Core: Queues.Owner {
     private func proceedStopping() {
         for session in receiving.all { session.shutDown() }
         for session in forwarding.all { session.shutDown() }
-        _ = reactor.setTimer(reactor.now + Self.stopLookNanoseconds, Token(kind: TokenKind.ignored, generation: 0, index: 0))
+        _ = reactor.setTimer(
+            reactor.now + Self.stopLookNanoseconds, Token(kind: TokenKind.ignored, generation: 0, index: 0))
         let isLate = reactor.now - stoppedAt > Self.stopNanoseconds
         if !isQuiet, isLate || (receiving.count == 0 && forwarding.count == 0) {
             isQuiet = true
             quietCores.value.add(1, ordering: .sequentiallyConsistent)
         }
         guard isQuiet, isLate || quietCores.value.load(ordering: .sequentiallyConsistent) == count else { return }
-        let isEmpty = local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
+        let isEmpty =
+            local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
         let isTooLate = reactor.now - stoppedAt > Self.stopNanoseconds + 20 * Limits.nanosecondsPerSecond
         // Seen empty twice with a turn between: what another reactor sent in its last step has been taken.
         emptyLooks = isEmpty && spool.isIdle ? emptyLooks + 1 : 0

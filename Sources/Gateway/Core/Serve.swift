@@ -47,7 +47,8 @@ final class Serve {
         let log = try LogWriter(path: configuration.log.file)
         let admin = try openAdmin(log)
         try changeUser(owner)
-        let superblock = try Superblock.open(data, path: configuration.data, files: files, wall: Self.wall(), boot: bootID())
+        let superblock = try Superblock.open(
+            data, path: configuration.data, files: files, wall: Self.wall(), boot: bootID())
         let tls = try TLSMaterial(configuration)
         let directory = try SQLiteDirectory(dataFolder: configuration.data) { Self.wall() / 1_000_000 }
         let keeper = StoreKeeper(dataPath: configuration.data, files: files, directory: directory) {
@@ -58,7 +59,9 @@ final class Serve {
         for gateway in [snapshot.system] + snapshot.gateways {
             if let why = try keeper.open(gateway) { complaints.append((gateway.domain, why)) }
         }
-        for stored in try directory.list() { if let fault = stored.fault { complaints.append((stored.document.domain, fault)) } }
+        for stored in try directory.list() {
+            if let fault = stored.fault { complaints.append((stored.document.domain, fault)) }
+        }
         try start(
             listeners, admin, superblock, tls, directory, log, keeper, complaints, signals)
     }
@@ -96,8 +99,12 @@ final class Serve {
 
     private func findUser() throws(SpoolFault) -> (user: uid_t, group: gid_t)? {
         guard let name = configuration.user else { return nil }
-        guard geteuid() == 0 else { throw SpoolFault(description: "`user: \(name)` needs a start as root; leave it out otherwise") }
-        guard let entry = getpwnam(name) else { throw SpoolFault(description: "`user: \(name)`: there is no such user") }
+        guard geteuid() == 0 else {
+            throw SpoolFault(description: "`user: \(name)` needs a start as root; leave it out otherwise")
+        }
+        guard let entry = getpwnam(name) else {
+            throw SpoolFault(description: "`user: \(name)`: there is no such user")
+        }
         return (entry.pointee.pw_uid, entry.pointee.pw_gid)
     }
 
@@ -106,17 +113,22 @@ final class Serve {
         let isNew = access(path, F_OK) != 0
         let opened = files.carryOut(.openDirectory(path: path, create: true))
         guard opened.isDone else {
-            throw SpoolFault(description: "the data folder `\(path)` can't be opened: \(String(cString: strerror(opened.fault)))")
+            throw SpoolFault(
+                description: "the data folder `\(path)` can't be opened: \(String(cString: strerror(opened.fault)))")
         }
         if isNew, let owner { chown(path, owner.user, owner.group) }
         guard owner != nil || access(path, W_OK) == 0 else {
-            throw SpoolFault(description: "the data folder `\(path)` is not writable for this user: \(String(cString: strerror(errno)))")
+            throw SpoolFault(
+                description:
+                    "the data folder `\(path)` is not writable for this user: \(String(cString: strerror(errno)))")
         }
         return FileHandle(opened.value)
     }
 
     private func openListeners() throws -> [[CoreListener]] {
-        let wanted = configuration.listen.smtp.map { ($0, ListenerKind.smtp) } + configuration.listen.smtps.map { ($0, ListenerKind.smtps) }
+        let wanted =
+            configuration.listen.smtp.map { ($0, ListenerKind.smtp) }
+            + configuration.listen.smtps.map { ($0, ListenerKind.smtps) }
         for (endpoint, _) in wanted {
             try patiently { () throws(ListenFault) in
                 try Listener.probe(SocketAddress(endpoint.address, port: endpoint.port))
@@ -201,7 +213,9 @@ final class Serve {
                 index: index, count: count, start: superblock.start,
                 previousStartOfThisBoot: superblock.previousStartOfThisBoot, settings: settings, routes: routes,
                 listeners: listeners[index], outboxes: (0..<count).map { $0 == index ? nil : boxes[index][$0] },
-                inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [fromControl[index], fromMain[index]],
+                inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [
+                    fromControl[index], fromMain[index],
+                ],
                 counters: counters[index], logWriter: log, logLevel: configuration.log.level,
                 quietCores: quietCores)
             let doorbell = doorbells[index]
@@ -251,7 +265,8 @@ final class Serve {
         do {
             let fresh = try coreSettings(TLSMaterial(configuration), count)
             for mailbox in mailboxes { mailbox.send(.settings(fresh)) }
-            Self.note(log, "event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
+            Self.note(
+                log, "event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
         } catch {
             Self.note(log, "level=error event=reload-failed detail=\"\(error)\"")
         }
@@ -259,7 +274,7 @@ final class Serve {
 
     private static func note(_ log: LogWriter, _ text: String) {
         var line = ByteOutput()
-        MailDate.writeISO8601(unixMilliseconds: Int64(time(nil)) * 1_000, into: &line)
+        MailDate.writeISO8601(unixMilliseconds: wall() / 1_000_000, into: &line)
         line.append(text: " \(text)\n")
         log.write(line.array)
     }
@@ -267,14 +282,21 @@ final class Serve {
     private func announce(_ log: LogWriter, _ io: String, _ admin: AdminProcess, _ complaints: [(String, String)]) {
         Self.note(
             log,
-            "event=started version=\(Version.current) hostname=\(configuration.hostname) io=\(io) reactors=\(reactorCount) smtp=\(configuration.listen.smtp.map(\.description).joined(separator: ","))")
+            "event=started version=\(Version.current) hostname=\(configuration.hostname) io=\(io) reactors=\(reactorCount) smtp=\(configuration.listen.smtp.map(\.description).joined(separator: ","))"
+        )
         for warning in admin.warnings { Self.note(log, "level=warning event=admin detail=\"\(warning)\"") }
-        for key in configuration.notInThisVersion { Self.note(log, "level=warning event=not-in-this-version key=\(key)") }
-        for variable in configuration.unknownVariables { Self.note(log, "level=warning event=unknown-variable name=\(variable)") }
+        for key in configuration.notInThisVersion {
+            Self.note(log, "level=warning event=not-in-this-version key=\(key)")
+        }
+        for variable in configuration.unknownVariables {
+            Self.note(log, "level=warning event=unknown-variable name=\(variable)")
+        }
         if configuration.user == nil, geteuid() == 0 {
             Self.note(log, "level=warning event=runs-as-root detail=\"set `user` in postern.yaml\"")
         }
-        for (domain, why) in complaints { Self.note(log, "level=error event=store-unavailable gateway=\(domain) detail=\"\(why)\"") }
+        for (domain, why) in complaints {
+            Self.note(log, "level=error event=store-unavailable gateway=\(domain) detail=\"\(why)\"")
+        }
     }
 
     private func announceStop(_ log: LogWriter) { Self.note(log, "event=stopping") }
@@ -285,7 +307,8 @@ final class Serve {
     private static let descriptorShare = 0.9
 
     private func coreSettings(_ tls: TLSMaterial, _ count: Int) throws -> CoreSettings {
-        let connections = min(configuration.limits.connections, Int(Double(descriptorLimit) * Self.descriptorShare) - 100)
+        let connections = min(
+            configuration.limits.connections, Int(Double(descriptorLimit) * Self.descriptorShare) - 100)
         var names = Set(configuration.identity.names.compactMap { DomainNameNormaliser.aLabel($0) })
         if let own = DomainNameNormaliser.aLabel(configuration.hostname) { names.insert(own) }
         return CoreSettings(
@@ -314,7 +337,9 @@ final class Serve {
                     addresses.append(IPAddress(v4: UInt32(bigEndian: inet.sin_addr.s_addr)))
                 case AF_INET6:
                     var inet6 = raw.assumingMemoryBound(to: sockaddr_in6.self).pointee.sin6_addr
-                    withUnsafeBytes(of: &inet6) { if let address = IPAddress(bytes: Array($0)) { addresses.append(address) } }
+                    withUnsafeBytes(of: &inet6) {
+                        if let address = IPAddress(bytes: Array($0)) { addresses.append(address) }
+                    }
                 default: break
                 }
             }
@@ -341,15 +366,19 @@ enum IOChoice: String, Sendable {
     }
 
     /// On the reactor's own thread.
-    func runCore(_ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell, _ commitLane: FileLane) {
+    func runCore(
+        _ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell, _ commitLane: FileLane
+    ) {
         switch self {
         case .epoll:
-            let backend = EpollBackend(index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+            let backend = EpollBackend(
+                index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
             Core(parts, backend: backend).run()
             backend.shutDown()
         case .uring:
             do throws(UringUnavailable) {
-                let backend = try UringBackend(index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+                let backend = try UringBackend(
+                    index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
                 Core(parts, backend: backend).run()
                 backend.shutDown()
             } catch {
@@ -401,6 +430,8 @@ struct TLSMaterial {
         let written = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
         let fault = errno
         close(file)
-        guard written == bytes.count else { throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(fault)))") }
+        guard written == bytes.count else {
+            throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(fault)))")
+        }
     }
 }

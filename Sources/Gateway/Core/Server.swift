@@ -21,7 +21,8 @@ final class Server: MailProcess, @unchecked Sendable {
     private let alarms = Mutex<[String]>([])
 
     init(
-        configuration: Configuration, directory: any Directory, ioName: String, keeper: StoreKeeper, counters: [Counters],
+        configuration: Configuration, directory: any Directory, ioName: String, keeper: StoreKeeper,
+        counters: [Counters],
         cpus: [Int?], outboxes: [Mailbox<CoreMessage>], log: LogWriter, routes: Routes
     ) {
         (self.configuration, self.directory, self.ioName) = (configuration, directory, ioName)
@@ -146,9 +147,12 @@ final class Server: MailProcess, @unchecked Sendable {
         var list: [String] = []
         if gateway.forward.nextHop == .mxOfOwnDomain {
             list.append(
-                "no `forward.server`: mail goes to the MX hosts of \(gateway.domain) that are better than this server, and waits while there are none")
+                "no `forward.server`: mail goes to the MX hosts of \(gateway.domain) that are better than this server, and waits while there are none"
+            )
         }
-        if gateway.delivery == .onContact { list.append("delivery is `onContact`: mail waits until it is asked for or flushed") }
+        if gateway.delivery == .onContact {
+            list.append("delivery is `onContact`: mail waits until it is asked for or flushed")
+        }
         return list
     }
 

@@ -146,7 +146,8 @@ extension SQLiteDirectory {
     public func rememberStore(_ storeID: String, ofGateway id: UInt64) throws(DirectoryFault) {
         try access { db in
             try db.execute(
-                sql: "INSERT OR REPLACE INTO stores (gatewayID, storeID) VALUES (?, ?)", arguments: [Int64(id), storeID])
+                sql: "INSERT OR REPLACE INTO stores (gatewayID, storeID) VALUES (?, ?)",
+                arguments: [Int64(id), storeID])
         }
     }
 

@@ -104,7 +104,8 @@ final class ForwardSession {
     private func connectNext() {
         guard !addresses.isEmpty else {
             return finish(
-                .unreachable(lastFailure ?? Reply(451, EnhancedStatus(4, 4, 1), "no address of the next hop can be used")))
+                .unreachable(
+                    lastFailure ?? Reply(451, EnhancedStatus(4, 4, 1), "no address of the next hop can be used")))
         }
         let next = addresses.removeFirst()
         current = next
@@ -553,7 +554,8 @@ final class ForwardSession {
             if !result.reply.isPositive { isPlain = false }
             if recipient.notifyConditions?.contains(.success) == true, !outcome.isDSNPassedOn { isPlain = false }
             outcomes[at] = RecipientOutcome(
-                reply: result.reply, remoteMTA: result.isFromPeer ? current?.host ?? current.map { "[\($0.address.literalText)]" } : nil,
+                reply: result.reply,
+                remoteMTA: result.isFromPeer ? current?.host ?? current.map { "[\($0.address.literalText)]" } : nil,
                 isDSNPassedOn: outcome.isDSNPassedOn)
         }
         if isPlain, parcel.state.isInitial || holding.recipients.count + parcel.state.settled.count == outcomes.count {

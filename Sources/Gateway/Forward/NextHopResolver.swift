@@ -86,7 +86,9 @@ final class NextHopResolver {
 
     private func choose(_ answer: DNSAnswer, _ name: String, _ identity: Identity, _ then: @escaping (Found) -> Void) {
         var set: [(preference: UInt16, host: String)] = []
-        for record in answer.records { if case .mx(let preference, let host) = record { set.append((preference, host)) } }
+        for record in answer.records {
+            if case .mx(let preference, let host) = record { set.append((preference, host)) }
+        }
         if set.count == 1, set[0].host.isEmpty {
             return then(.refused(Reply(556, EnhancedStatus(5, 1, 10), "The domain \(name) accepts no mail (null MX)")))
         }

@@ -15,7 +15,9 @@ struct Notice {
     static let originalMaxBytes = 64 << 10
 
     /// - Parameter lifetimeSeconds: of the message's queue, for Will-Retry-Until.
-    func build(noticeID: QueueID, hostname: String, wall: Int64, lifetimeSeconds: Int?) -> DeliveryStatusNotification.Content {
+    func build(noticeID: QueueID, hostname: String, wall: Int64, lifetimeSeconds: Int?)
+        -> DeliveryStatusNotification.Content
+    {
         let envelope = parcel.envelope
         let dsn = DeliveryStatusNotification(
             kind: kind, id: noticeID.description, hostname: hostname, sender: envelope.reversePath,

@@ -50,10 +50,10 @@ final class EventLog {
     }
 
     func accepted(
-        _ id: QueueID, from: String, recipients: Int, gateways: Int, bytes: Int, client: String, session: String
+        _ id: String, from: String, recipients: Int, gateways: Int, bytes: Int, client: String, session: String
     ) {
         guard begin(.info) else { return }
-        field("id", id.description)
+        field("id", id)
         field("event", "accepted")
         field("from", path: from)
         field("recipients", number: recipients)
@@ -77,7 +77,8 @@ final class EventLog {
 
     /// One recipient, one attempt.
     func attempt(
-        _ id: QueueID, to: String, domain: String, relay: String, delayMilliseconds: Int64, outcome: StaticString, reply: Reply
+        _ id: QueueID, to: String, domain: String, relay: String, delayMilliseconds: Int64, outcome: StaticString,
+        reply: Reply
     ) {
         guard begin(.info) else { return }
         field("id", id.description)
@@ -180,7 +181,9 @@ final class EventLog {
     }
 
     private func value(_ text: String, quotes: Bool) {
-        let isPlain = text.utf8.allSatisfy { $0 > 32 && $0 < 127 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+        let isPlain = text.utf8.allSatisfy {
+            $0 > 32 && $0 < 127 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\")
+        }
         if isPlain, !text.isEmpty, text.utf8.count <= Self.valueMaxBytes {
             lines.append(text: text)
             return

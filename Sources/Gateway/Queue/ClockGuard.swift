@@ -20,7 +20,8 @@ struct ClockGuard {
             isTrusted = false
             log.note(
                 .warning, "clock-jumped",
-                "the wall clock moved by \(moved / 1_000_000_000) s; no mail expires for \(Self.quarantineSeconds / 60) min")
+                "the wall clock moved by \(moved / 1_000_000_000) s; no mail expires for \(Self.quarantineSeconds / 60) min"
+            )
         } else if !isTrusted, now >= distrustedUntil {
             isTrusted = true
         } else if isTrusted {

@@ -171,7 +171,9 @@ extension Queues {
     private func end(_ reference: ParcelReference, bounces: Bool) {
         let queue = queues[Int(index[reference].queue)]
         if bounces {
-            bounce(reference, queue, Reply(550, EnhancedStatus(5, 7, 1), "Returned by the administrator"), isFinal: true)
+            bounce(
+                reference, queue, Reply(550, EnhancedStatus(5, 7, 1), "Returned by the administrator"), isFinal: true,
+                "bounced")
         } else {
             log.removed(index[reference].id, domain: queue.route.gateway.domain, why: "deleted by the administrator")
             leave(reference, queue, credit: nil)

@@ -13,7 +13,8 @@ final class Queues {
         func notify(_ notice: Notice, then: @escaping (Bool) -> Void)
         /// Reads a parcel's envelope and first bytes.
         func load(
-            _ store: Store, _ lease: Lease, contentMaxBytes: Int, then: @escaping (Result<LoadedParcel, LoadFault>) -> Void)
+            _ store: Store, _ lease: Lease, contentMaxBytes: Int,
+            then: @escaping (Result<LoadedParcel, LoadFault>) -> Void)
     }
 
     let reactor: Reactor
@@ -86,7 +87,9 @@ final class Queues {
     /// A parcel has become durable, or was found at recovery.
     func enqueue(_ announcement: Announcement, hasState: Bool = false, isRecovered: Bool = false, _ routes: Routes) {
         guard let queue = queue(announcement.key, routes) else {
-            log.alarm("orphan", gateway: "\(announcement.key.gatewayID)", id: announcement.id, "its gateway has gone; the file stays")
+            log.alarm(
+                "orphan", gateway: "\(announcement.key.gatewayID)", id: announcement.id,
+                "its gateway has gone; the file stays")
             return
         }
         let reference = index.insert(
@@ -194,11 +197,17 @@ final class Queues {
         let isStale = queue.staleOpening > 0
         if isStale { queue.staleOpening -= 1 }
         queue.sessions.append(GatewayQueue.Session(address: address, isStale: isStale))
-        if queue.health.answered() { log.health(queue.route.gateway.domain, queue.health.state.word, "answers again") }
+        if queue.health.answered() {
+            // After an outage all that waits may go, slowly at first (design §6).
+            queue.release(until: .max, &index)
+            log.health(queue.route.gateway.domain, queue.health.state.word, "answers again")
+        }
     }
 
     func wants(_ key: QueueKey, _ address: SessionAddress, _ count: Int) {
-        guard let queue = find(key), let at = queue.sessions.firstIndex(where: { $0.address == address }) else { return }
+        guard let queue = find(key), let at = queue.sessions.firstIndex(where: { $0.address == address }) else {
+            return
+        }
         queue.sessions[at].wants = count
         pump(queue)
         // Nothing for it now: an empty answer, so that it knows that it may rest.
@@ -308,13 +317,16 @@ final class Queues {
         let entry = index[reference]
         log.alarm(
             "damaged", gateway: queue.route.gateway.domain, id: entry.id,
-            "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent")
+            "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent"
+        )
         counters.damaged.add(1, ordering: .relaxed)
         counters.alarms.add(1, ordering: .relaxed)
         let name = MailFile.name(entry.id, contentBytes: entry.bytes)
         let store = queue.route.store
         let task = FileTask(token: Token(kind: 0, generation: 0, index: 0))
-        task.steps = [.rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)]
+        task.steps = [
+            .rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)
+        ]
         reactor.backend.run(task, on: .bulk)
         store.discharge(entry.bytes)
         forget(reference, queue)
@@ -404,14 +416,17 @@ final class Queues {
             if outcome.reply.isPositive {
                 verdict.isProgress = true
                 verdict.state.settled.append(at)
-                if let notify, notify.contains(.success), !outcome.isDSNPassedOn { verdict.relayed.append((at, outcome)) }
+                if let notify, notify.contains(.success), !outcome.isDSNPassedOn {
+                    verdict.relayed.append((at, outcome))
+                }
             } else if outcome.reply.isPermanent || parcel.isFinal || isExpired {
                 verdict.isExpired = outcome.reply.isTransient
                 verdict.state.settled.append(at)
                 verdict.failed.append((at, outcome))
             } else {
                 verdict.waiting += 1
-                let isLate = clock.isTrusted && ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
+                let isLate =
+                    clock.isTrusted && ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
                 if isLate, !parcel.state.delayNoticeSent, notify == nil || notify!.contains(.delay) {
                     verdict.delayed.append((at, outcome))
                 }
@@ -456,18 +471,27 @@ final class Queues {
 
     // MARK: Expiry without an attempt of its own
 
-    /// The primary is down: what is past its lifetime bounces with the connection's failure. A parcel bounces only after a
-    /// failed attempt in this run, so a clock that was wrong at boot expires nothing by itself (T-G1).
+    /// The primary is down: what is past its lifetime bounces with the connection's failure, and of what is late the sender hears
+    /// once. A parcel bounces only after a failed attempt in this run, so a clock that was wrong at boot expires nothing by
+    /// itself (T-G1).
     private func expireOldest(_ queue: GatewayQueue, _ reply: Reply) {
         clock.look(now: reactor.now, wall: reactor.wall, log)
-        guard clock.isTrusted, let lifetime = queue.route.gateway.retry.lifetimeSeconds else { return }
-        let oldest = reactor.wall / 1_000_000 - Int64(lifetime) * 1_000
+        guard clock.isTrusted else { return }
+        let gateway = queue.route.gateway
+        let now = reactor.wall / 1_000_000
+        let expired = gateway.retry.lifetimeSeconds.map { now - Int64($0) * 1_000 } ?? .min
+        let late = gateway.delivery == .immediately ? now - Int64(Notice.delayedAfterSeconds) * 1_000 : .min
         var young: [ParcelReference] = []
         defer { for reference in young.reversed() { queue.putBack(reference) } }
         for _ in 0..<Self.expiriesPerFailure {
             guard let reference = queue.takeReady(index) else { return }
-            if index[reference].id.milliseconds <= oldest {
-                bounce(reference, queue, reply, isFinal: false)
+            let accepted = index[reference].id.milliseconds
+            if accepted <= expired {
+                bounce(reference, queue, reply, isFinal: false, "bounced")
+            } else if accepted <= late, !index[reference].delayNoticeSent {
+                // Told or not (NOTIFY decides), it isn't looked at again.
+                index[reference].delayNoticeSent = true
+                bounce(reference, queue, reply, isFinal: false, "deferred")
             } else {
                 young.append(reference)
                 // The queue is nearly in order of age: behind many young ones there is no old one.
@@ -483,12 +507,14 @@ final class Queues {
     private func bounceAll(_ queue: GatewayQueue, _ reply: Reply) {
         for _ in 0..<Self.expiriesPerFailure {
             guard let reference = queue.takeReady(index) else { return }
-            bounce(reference, queue, reply, isFinal: true)
+            bounce(reference, queue, reply, isFinal: true, "bounced")
         }
     }
 
     /// Reads the envelope and settles all that is left of the parcel with `reply`.
-    func bounce(_ reference: ParcelReference, _ queue: GatewayQueue, _ reply: Reply, isFinal: Bool) {
+    func bounce(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ reply: Reply, isFinal: Bool, _ outcome: StaticString
+    ) {
         let lease = lease(reference, queue)
         owner.load(queue.route.store, lease, contentMaxBytes: Notice.originalMaxBytes) { [self] loaded in
             let result: Settlement.Result
@@ -501,7 +527,7 @@ final class Queues {
                 for (at, recipient) in parcel.envelope.recipients.enumerated() where outcomes[at] != nil {
                     log.attempt(
                         lease.id, to: recipient.path, domain: queue.route.gateway.domain, relay: "none",
-                        delayMilliseconds: reactor.wall / 1_000_000 - lease.id.milliseconds, outcome: "bounced",
+                        delayMilliseconds: reactor.wall / 1_000_000 - lease.id.milliseconds, outcome: outcome,
                         reply: reply)
                 }
                 result = .mixed(

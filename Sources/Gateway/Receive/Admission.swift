@@ -40,7 +40,8 @@ extension Core {
             return .refuse(Self.notServed(address))
         }
         guard route.gateway.isEnabled else {
-            return .refuse(Reply(450, EnhancedStatus(4, 2, 1), "The gateway of <\(address)> is disabled, try again later"))
+            return .refuse(
+                Reply(450, EnhancedStatus(4, 2, 1), "The gateway of <\(address)> is disabled, try again later"))
         }
         if let refusal = refusal(of: route, size: size, isPostmaster: isPostmaster) { return .refuse(refusal) }
         if !mayAdd(route.store) {
@@ -72,7 +73,9 @@ extension Core {
         return .accept(system, path: "postmaster", destination: Queues.keptDestination)
     }
 
-    private static var notNow: Reply { Reply(451, EnhancedStatus(4, 3, 0), "Mail directory unavailable, try again later") }
+    private static var notNow: Reply {
+        Reply(451, EnhancedStatus(4, 3, 0), "Mail directory unavailable, try again later")
+    }
 
     /// Room that Postmaster has beyond a full quota.
     private static let postmasterExtraBytes = 64 << 10
@@ -90,14 +93,18 @@ extension Core {
         case .unavailable: return Self.notNow
         }
         if !store.device.hasRoom(for: size) { return Self.diskFull }
-        if let quota = route.gateway.quota, !store.mayTake(isPostmaster ? max(0, size - Self.postmasterExtraBytes) : size, quota) {
+        if let quota = route.gateway.quota,
+            !store.mayTake(isPostmaster ? max(0, size - Self.postmasterExtraBytes) : size, quota)
+        {
             if isPostmaster, store.mayTake(size, Self.extended(quota)) { return nil }
             return quotaRefusal(route.gateway)
         }
         return nil
     }
 
-    private static var diskFull: Reply { Reply(452, EnhancedStatus(4, 3, 1), "Insufficient system storage, try again later") }
+    private static var diskFull: Reply {
+        Reply(452, EnhancedStatus(4, 3, 1), "Insufficient system storage, try again later")
+    }
 
     // MARK: Quota
 

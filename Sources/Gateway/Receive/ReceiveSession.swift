@@ -67,7 +67,11 @@ final class ReceiveSession {
         var parcels: [IncomingParcel] = []
         var writer: LargeMessageWriter?
         var writtenBytes = 0
-        init(id: QueueID) { self.id = id }
+        let idText: String
+        init(id: QueueID) {
+            self.id = id
+            idText = id.description
+        }
     }
 
     init(core: Core, token: Token, socket: SocketHandle, kind: ListenerKind, client: IPAddress) {
@@ -187,7 +191,10 @@ final class ReceiveSession {
     }
 
     /// What happens after the machine has looked at all the input.
-    private enum Next { case receive, commit, room, startTLS, goodbye(String) }
+    private enum Next {
+        case receive, commit, room, startTLS
+        case goodbye(String)
+    }
 
     private func pump() {
         guard !connection.isClosing else { return }
@@ -307,7 +314,8 @@ final class ReceiveSession {
     private func mail(_ path: ReversePath, _ parameters: MailParameters) {
         dropTransaction()
         if let size = parameters.size, size > core.settings.messageSizeMax {
-            let reply = Reply(552, EnhancedStatus(5, 3, 4), "Message too big; the limit is \(core.settings.messageSizeMax) bytes")
+            let reply = Reply(
+                552, EnhancedStatus(5, 3, 4), "Message too big; the limit is \(core.settings.messageSizeMax) bytes")
             refused("MAIL", reply)
             return machine.refuseMail(reply, into: &connection.output)
         }
@@ -350,7 +358,8 @@ final class ReceiveSession {
 
     private func xclient(_ attributes: [XClientAttribute]) {
         guard core.settings.trust.xclient.contains(where: { $0.contains(peer) }) else {
-            return machine.refuseXClient(Reply(550, EnhancedStatus(5, 7, 0), "Not allowed from here"), into: &connection.output)
+            return machine.refuseXClient(
+                Reply(550, EnhancedStatus(5, 7, 0), "Not allowed from here"), into: &connection.output)
         }
         dropTransaction()
         for attribute in attributes {
@@ -368,7 +377,9 @@ final class ReceiveSession {
     /// nil: the content may come.
     private func beginContent() -> Reply? {
         guard incoming == nil else { return nil }
-        if let refusal = core.contentRefusal(transaction!.parameters.size ?? 0, transaction!.parcels.map { $0.route.store }) {
+        if let refusal = core.contentRefusal(
+            transaction!.parameters.size ?? 0, transaction!.parcels.map { $0.route.store })
+        {
             return refusal
         }
         let message = Incoming(id: core.nextID())
@@ -388,16 +399,16 @@ final class ReceiveSession {
                     destination: parcel.destination))
         }
         let recipients = transaction.parcels.reduce(0) { $0 + $1.recipients.count }
-        var trace = ByteOutput()
         TraceHeader(
             helloName: helo, clientName: nil, clientAddress: client, hostname: core.settings.hostname,
             transmission: TransmissionProtocol(
                 isExtended: isExtended, isTLS: machine.isTLS, isInternational: transaction.parameters.smtpUTF8),
-            queueID: message.id.description,
+            queueID: message.idText,
             onlyRecipient: recipients == 1 ? transaction.parcels[0].recipients[0].path : nil,
             tlsDescription: tlsDescription?.text, unixSeconds: core.reactor.wall / 1_000_000_000
-        ).write(into: &trace)
-        message.content.append(trace.bytes)
+        ).write(into: &core.scratch)
+        message.content.append(core.scratch.bytes)
+        core.scratch.removeAll()
         incoming = message
         account(message)
         rateCheckedAt = core.reactor.now
@@ -495,7 +506,8 @@ final class ReceiveSession {
             }
             charged.append(parcel.store)
         }
-        let whole = IncomingMessage(id: message.id, content: message.content, parcels: message.parcels, owner: token)
+        let whole = IncomingMessage(
+            id: message.id, idText: message.idText, content: message.content, parcels: message.parcels, owner: token)
         whole.chargedBytes = message.content.count
         waiting = .commit
         finished = whole
@@ -552,13 +564,14 @@ final class ReceiveSession {
             messages += 1
             errorsDelayed = 0
             core.log.accepted(
-                message.id, from: message.parcels[0].envelope.reversePath,
+                message.idText, from: message.parcels[0].envelope.reversePath,
                 recipients: message.parcels.reduce(0) { $0 + $1.envelope.recipients.count },
-                gateways: message.parcels.count, bytes: message.content.count, client: client.description, session: name)
+                gateways: message.parcels.count, bytes: message.content.count, client: client.description, session: name
+            )
             dropTransaction()
             guard waiting == .commit else { return }
             machine.finishContent(
-                Reply(250, EnhancedStatus(2, 0, 0), message.id.description), into: &connection.output)
+                Reply(250, EnhancedStatus(2, 0, 0), message.idText), into: &connection.output)
         }
         waiting = .input
         setDeadline(seconds: Limits.commandTimeoutSeconds)

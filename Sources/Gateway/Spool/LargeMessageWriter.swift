@@ -107,7 +107,10 @@ final class LargeMessageWriter {
     private func proceed() {
         guard !isBusy, phase == .writing else { return }
         if isAbandoned || fault != nil {
-            guard !handles.isEmpty else { return phase = .closed }
+            guard !handles.isEmpty else {
+                phase = .closed
+                return
+            }
             let task = FileTask(token: token)
             task.stopsAtFailure = false
             for handle in handles { task.steps.append(.close(handle)) }

@@ -282,7 +282,9 @@ enum MailFile {
     // MARK: Names
 
     /// `0Rk…-10268.eml`: id and content bytes, so that a listing is the index (design rule M6: no outside text).
-    static func name(_ id: QueueID, contentBytes: Int) -> String { "\(id)-\(contentBytes).eml" }
+    static func name(_ id: QueueID, contentBytes: Int) -> String { name(id.description, contentBytes: contentBytes) }
+
+    static func name(_ idText: String, contentBytes: Int) -> String { "\(idText)-\(contentBytes).eml" }
 
     /// Marks settled recipients beside a message that still waits for others.
     static func stateName(_ id: QueueID) -> String { "\(id).state" }

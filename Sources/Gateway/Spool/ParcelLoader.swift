@@ -130,7 +130,9 @@ struct ParcelLoader {
                 }
             }
             let head = try MailFile.readHead(data[...])
-            guard sizes.contentBytes == lease.bytes else { throw .length(expected: lease.bytes, found: sizes.contentBytes) }
+            guard sizes.contentBytes == lease.bytes else {
+                throw .length(expected: lease.bytes, found: sizes.contentBytes)
+            }
             let prefix = Array(data[sizes.contentOffset...].prefix(prefixBytes))
             then(
                 .success(

@@ -1,31 +1,37 @@
+import Glibc
 import Synchronization
 
-/// Memory of message contents that has been given back, ready for the next ones, whatever reactor they are on: fresh memory costs
-/// page faults, which a message would pay for each of its pages.
+/// Memory of message contents, taken from the system in slabs and kept for the next messages, whatever reactor they are on.
+///
+/// One by one from the allocator, each piece would cost a growth of its heap and each of its pages a fault: a tenth of a small
+/// message's CPU. What was taken once is kept: the message-memory budget bounds it.
 final class PiecePool: Sendable {
     /// Pieces of the size that nearly all messages begin with.
-    static let first = PiecePool(pieceBytes: MessageContent.firstPieceBytes, keptMax: 4_096)
-    static let further = PiecePool(pieceBytes: MessageContent.furtherPieceBytes, keptMax: 256)
+    static let first = PiecePool(pieceBytes: MessageContent.firstPieceBytes)
+    static let further = PiecePool(pieceBytes: MessageContent.furtherPieceBytes)
 
-    let pieceBytes: Int
-    private let keptMax: Int
+    private static let slabBytes = 2 << 20
+    private let pieceBytes: Int
     private struct Kept: @unchecked Sendable {
         var pieces: [UnsafeMutableRawPointer] = []
     }
     private let kept = Mutex(Kept())
 
-    private init(pieceBytes: Int, keptMax: Int) { (self.pieceBytes, self.keptMax) = (pieceBytes, keptMax) }
+    private init(pieceBytes: Int) { self.pieceBytes = pieceBytes }
 
     func take() -> UnsafeMutableRawPointer {
-        kept.withLock { $0.pieces.popLast() } ?? .allocate(byteCount: pieceBytes, alignment: 64)
+        kept.withLock { kept in
+            if kept.pieces.isEmpty { kept.pieces = Self.slab(pieceBytes) }
+            return kept.pieces.removeLast()
+        }
     }
 
-    func give(_ piece: UnsafeMutableRawPointer) {
-        let isKept = kept.withLock { kept in
-            guard kept.pieces.count < keptMax else { return false }
-            kept.pieces.append(piece)
-            return true
-        }
-        if !isKept { piece.deallocate() }
+    func give(_ piece: UnsafeMutableRawPointer) { kept.withLock { $0.pieces.append(piece) } }
+
+    private static func slab(_ pieceBytes: Int) -> [UnsafeMutableRawPointer] {
+        let slab = UnsafeMutableRawPointer.allocate(byteCount: slabBytes, alignment: slabBytes)
+        // One fault for all of it, where the system has huge pages; elsewhere this does nothing.
+        madvise(slab, slabBytes, MADV_HUGEPAGE)
+        return stride(from: 0, to: slabBytes, by: pieceBytes).reversed().map { slab + $0 }
     }
 }

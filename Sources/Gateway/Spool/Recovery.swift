@@ -91,7 +91,8 @@ final class Recovery {
             var doomed = doomed
             for (suspect, outcome) in zip(suspects, outcomes) {
                 if outcome.isDone, MailFile.isCutOff(outcome.data, fileBytes: outcome.second) {
-                    core.log.note(.notice, "unpromised", "\(suspect.id) in \(store.domain) was cut off before its 250; dropped")
+                    core.log.note(
+                        .notice, "unpromised", "\(suspect.id) in \(store.domain) was cut off before its 250; dropped")
                     doomed.append(
                         .unlink(
                             in: store.directory, name: MailFile.name(suspect.id, contentBytes: suspect.contentBytes)))

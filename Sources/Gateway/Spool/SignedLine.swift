@@ -18,5 +18,7 @@ enum SignedLine {
         return String(decoding: text, as: UTF8.self).split(separator: " ")
     }
 
-    private static func checksum(_ text: [UInt8]) -> UInt32 { text.withUnsafeBytes { cr_crc32c(0, $0.baseAddress, $0.count) } }
+    private static func checksum(_ text: [UInt8]) -> UInt32 {
+        text.withUnsafeBytes { cr_crc32c(0, $0.baseAddress, $0.count) }
+    }
 }

@@ -151,7 +151,7 @@ final class Spool {
         guard message.fault != nil else { return }
         // No 250 for it: what did get its name goes again, and no second sync tries to save it.
         for (offset, parcel) in message.parcels.enumerated() {
-            let name = MailFile.name(message.id, contentBytes: message.content.count)
+            let name = MailFile.name(message.idText, contentBytes: message.content.count)
             let placed = task.outcomes[message.firstStep + offset].isDone
             guard placed || message.isLarge else { continue }
             gathering.removals.append(
@@ -189,7 +189,7 @@ final class Batch {
         }
         for message in messages {
             message.firstStep = task.steps.count
-            let name = MailFile.name(message.id, contentBytes: message.content.count)
+            let name = MailFile.name(message.idText, contentBytes: message.content.count)
             for parcel in message.parcels {
                 note(parcel.store)
                 if message.isLarge {
@@ -212,7 +212,8 @@ final class Batch {
             task.steps.append(.unlink(in: removal.store.directory, name: removal.name))
             if removal.hasState {
                 task.steps.append(
-                    .unlink(in: removal.store.directory, name: String(removal.name.prefix(QueueID.textLength)) + ".state"))
+                    .unlink(
+                        in: removal.store.directory, name: String(removal.name.prefix(QueueID.textLength)) + ".state"))
             }
         }
         for (device, directory) in directories {
@@ -226,6 +227,8 @@ final class Batch {
 /// A message on its way to stable storage, with its parcels.
 final class IncomingMessage {
     let id: QueueID
+    /// The id as it is printed, made once.
+    let idText: String
     let content: MessageContent
     var parcels: [IncomingParcel]
     /// Who waits for the outcome.
@@ -237,8 +240,9 @@ final class IncomingMessage {
     var fault: CommitFault?
     fileprivate(set) var firstStep = 0
 
-    init(id: QueueID, content: MessageContent, parcels: [IncomingParcel], owner: Token) {
+    init(id: QueueID, idText: String? = nil, content: MessageContent, parcels: [IncomingParcel], owner: Token) {
         (self.id, self.content, self.parcels, self.owner) = (id, content, parcels, owner)
+        self.idText = idText ?? id.description
     }
 }
 

@@ -87,21 +87,28 @@ final class StoreKeeper {
         if read.isDone {
             guard let head = StoreHead(read.data) else { return "`\(path)/\(MailFile.headName)` is damaged" }
             guard head.gatewayID == gateway.id else {
-                return "the mail directory `\(path)` belongs to another gateway (\(head.domain)); move it aside, or choose another mailDirectory"
+                return
+                    "the mail directory `\(path)` belongs to another gateway (\(head.domain)); move it aside, or choose another mailDirectory"
             }
-            if let known, known != head.storeID { return "the mail directory `\(path)` is not the one that the database knows" }
+            if let known, known != head.storeID {
+                return "the mail directory `\(path)` is not the one that the database knows"
+            }
             // Made, but the start was cut off before the database knew.
             if known == nil { try directory.rememberStore(head.storeID, ofGateway: gateway.id) }
             return nil
         }
-        guard read.fault == ENOENT else { return "`\(path)/\(MailFile.headName)` can't be read: \(Self.words(read.fault))" }
+        guard read.fault == ENOENT else {
+            return "`\(path)/\(MailFile.headName)` can't be read: \(Self.words(read.fault))"
+        }
         guard known == nil else {
             return "the mail directory `\(path)` has no head file: is its disk mounted?"
         }
         let storeID = String(random(), radix: 16)
         let text = StoreHead(storeID: storeID, gatewayID: gateway.id, domain: gateway.domain).encoded()
         _ = files.carryOut(.unlink(in: handle, name: MailFile.headName + ".part"))
-        let placed = text.withUnsafeBytes { files.carryOut(.place(in: handle, name: MailFile.headName, [IOVector($0)])) }
+        let placed = text.withUnsafeBytes {
+            files.carryOut(.place(in: handle, name: MailFile.headName, [IOVector($0)]))
+        }
         let synced = placed.isDone ? files.carryOut(.syncFileSystem(handle)) : placed
         guard synced.isDone else { return "the mail directory `\(path)` can't be written: \(Self.words(synced.fault))" }
         try directory.rememberStore(storeID, ofGateway: gateway.id)
@@ -134,7 +141,9 @@ struct StoreHead: Equatable {
         (self.storeID, self.gatewayID, self.domain) = (storeID, gatewayID, domain)
     }
 
-    func encoded() -> [UInt8] { SignedLine.encode("postern-store 1 store=\(storeID) gateway=\(gatewayID) domain=\(domain)") }
+    func encoded() -> [UInt8] {
+        SignedLine.encode("postern-store 1 store=\(storeID) gateway=\(gatewayID) domain=\(domain)")
+    }
 
     init?(_ bytes: [UInt8]) {
         guard let words = SignedLine.decode(bytes), words.count == 5, words[0] == "postern-store", words[1] == "1",

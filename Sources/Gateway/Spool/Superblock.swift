@@ -33,10 +33,14 @@ struct Superblock {
                 let head = String(decoding: read.data.prefix(24), as: UTF8.self)
                 if head.hasPrefix("postern-spool "), !head.hasPrefix("postern-spool \(version) ") {
                     throw SpoolFault(
-                        description: "`\(path)/superblock` is of another version of Postern's spool; this program knows version \(version): use the program that made it")
+                        description:
+                            "`\(path)/superblock` is of another version of Postern's spool; this program knows version \(version): use the program that made it"
+                    )
                 }
                 throw SpoolFault(
-                    description: "`\(path)/superblock` is damaged; put it back from a backup, or write a new one with a start number above the highest one used")
+                    description:
+                        "`\(path)/superblock` is damaged; put it back from a backup, or write a new one with a start number above the highest one used"
+                )
             }
             last = known
         } else if read.fault != ENOENT {
@@ -63,7 +67,8 @@ struct Superblock {
     }
 
     private static func decode(_ bytes: [UInt8]) -> (start: UInt32, boot: Substring)? {
-        guard let words = SignedLine.decode(bytes), words.count == 5, words[0] == "postern-spool", words[1] == "\(version)",
+        guard let words = SignedLine.decode(bytes), words.count == 5, words[0] == "postern-spool",
+            words[1] == "\(version)",
             words[2].hasPrefix("start="), let start = UInt32(words[2].dropFirst(6)),
             words[3].hasPrefix("time="), words[4].hasPrefix("boot=")
         else { return nil }
@@ -85,7 +90,9 @@ struct SpoolLock {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
             throw SpoolFault(
-                description: "another server is running on the data folder `\(folder)`: stop it, or give this one another `data`")
+                description:
+                    "another server is running on the data folder `\(folder)`: stop it, or give this one another `data`"
+            )
         }
         if let owner { fchown(descriptor, owner.user, owner.group) }
         self.descriptor = descriptor

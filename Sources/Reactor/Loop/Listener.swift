@@ -30,7 +30,9 @@ public enum Listener {
         try open(address, sharesPort: true, listens: true)
     }
 
-    private static func open(_ address: SocketAddress, sharesPort: Bool, listens: Bool) throws(ListenFault) -> SocketHandle {
+    private static func open(_ address: SocketAddress, sharesPort: Bool, listens: Bool) throws(ListenFault)
+        -> SocketHandle
+    {
         let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         let handle = socket(address.isV4 ? AF_INET : AF_INET6, type, 0)
         guard handle >= 0 else { throw ListenFault(address: address, fault: errno) }

@@ -237,8 +237,10 @@ public final class SimulatedBackend: Backend {
             posted.append(.finished(.files(task)))
             return startNext(lane)
         }
-        var work = lane.work ?? SimulatedFileWork(
-            task.steps[task.outcomes.count], mayFailByChance: true, failedSyncs: lane.failedSyncs)
+        var work =
+            lane.work
+            ?? SimulatedFileWork(
+                task.steps[task.outcomes.count], mayFailByChance: true, failedSyncs: lane.failedSyncs)
         let hungUntil = disk.hungUntil(work.step)
         if hungUntil > fate.now {
             fate.at(hungUntil, .lane, subject(lane)) { [weak self] in self?.proceed(lane) }

@@ -130,10 +130,12 @@ public final class SimulatedDisk: FileExecutor {
     /// The instant until which the step's device hangs.
     func hungUntil(_ step: FileStep) -> UInt64 {
         switch step {
-        case .create(let handle, _, _), .place(let handle, _, _), .createPart(let handle, _), .append(let handle, _), .overwrite(let handle, _, _),
+        case .create(let handle, _, _), .place(let handle, _, _), .createPart(let handle, _), .append(let handle, _),
+            .overwrite(let handle, _, _),
             .syncData(let handle), .close(let handle), .renamePart(let handle, _), .unlink(let handle, _),
             .rename(let handle, _, _, _), .syncFileSystem(let handle), .syncDirectory(let handle), .open(let handle, _),
-            .read(let handle, _, _), .readWhole(let handle, _, _), .readStart(let handle, _, _), .checksum(let handle, _, _), .list(let handle),
+            .read(let handle, _, _), .readWhole(let handle, _, _), .readStart(let handle, _, _),
+            .checksum(let handle, _, _), .list(let handle),
             .space(let handle), .identity(let handle):
             self[handle]?.volume.hungUntil ?? 0
         case .openDirectory(let path, _): locate(parts(of: path)).volume.hungUntil

@@ -84,9 +84,9 @@ extension SelfSignedCertificate {
     }
 
     private static func add(_ nid: Int32, _ value: String, to certificate: OpaquePointer) -> Bool {
-        guard let extension_ = cr_X509V3_extension(certificate, nid, value) else { return false }
-        defer { X509_EXTENSION_free(extension_) }
-        return X509_add_ext(certificate, extension_, -1) == 1
+        guard let entry = cr_X509V3_extension(certificate, nid, value) else { return false }
+        defer { X509_EXTENSION_free(entry) }
+        return X509_add_ext(certificate, entry, -1) == 1
     }
 
     private static func pem(_ write: (OpaquePointer?) -> Int32) -> [UInt8]? {

@@ -29,6 +29,7 @@ struct Admin: ParsableCommand {
     func run() throws {
         // A client that goes away in the middle of an answer is no reason to end.
         signal(SIGPIPE, SIG_IGN)
+        AdminLife.belongsToServer()
         endWithServer()
         try AdminServer(controlPath: control).run(listeners)
     }
