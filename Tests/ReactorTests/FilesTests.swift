@@ -203,8 +203,12 @@ private final class Directory {
     @Test func laneEndsAfterItsTasks() {
         final class Done: Sendable { let order = Mutex<[UInt32]>([]) }
         let done = Done()
-        let lane = FileLane(name: "test", cpu: nil) { task in done.order.withLock { $0.append(task.token.index) } }
-        for index in UInt32(0)..<100 { lane.run(FileTask(token: Token(kind: 0, generation: 0, index: index))) }
+        let lane = FileLane(name: "test")
+        for index in UInt32(0)..<100 {
+            lane.run(FileTask(token: Token(kind: 0, generation: 0, index: index))) { task in
+                done.order.withLock { $0.append(task.token.index) }
+            }
+        }
         lane.shutDown()
         #expect(done.order.withLock { $0 } == Array(0..<100))
     }
