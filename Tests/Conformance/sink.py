@@ -106,6 +106,7 @@ class Session(asyncio.Protocol):
         self.content = bytearray()
         self.searched = 0
         self.encrypted = False
+        self.upgrading = False
         self.quit = False
 
     def note(self, event: str, *fields: str) -> None:
@@ -127,7 +128,11 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        while self.step():
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Takes all that is whole. While TLS begins, nothing: the answer would go out on the old, plain transport."""
+        while not self.upgrading and self.step():
             pass
 
     def step(self) -> bool:
@@ -206,6 +211,7 @@ class Session(asyncio.Protocol):
         elif line.upper() == b"STARTTLS" and self.tls and not self.encrypted:
             self.reply("220 2.0.0 go on")
             self.transport.pause_reading()
+            self.upgrading = True
             self.upgrade = asyncio.get_running_loop().create_task(self.start_tls())
             return False
         else:
@@ -225,6 +231,8 @@ class Session(asyncio.Protocol):
             return
         if transport is not None:
             self.transport = transport
+            self.upgrading = False
+            self.proceed()
 
     def complete(self, content: bytes) -> None:
         self.note("took", identifier(content), digest(content), ",".join(self.recipients),

@@ -439,6 +439,27 @@ struct ReceiveTests {
         #expect(gateway.world.disk.openHandles <= 4)
     }
 
+    /// The defence: `ClientNetworks.waste` and the first look of `contentRefusal`.
+    @Test("T-D4: a network that breaks off message after message is held off for a while") func wastedBytes() throws {
+        let gateway = try SimulatedGateway(cores: 1, kept) { $0.messageSizeMax = 20_000 }
+        gateway.ready()
+        let content = ScriptedClient.message("aborted", bytes: 19_000)
+        func aborted() -> String? {
+            let client = ScriptedClient(gateway)
+            client.envelope(to: ["x@demo.test"])
+            let answer = client.say("DATA")
+            client.peer.send(Array(content.dropLast(10)))
+            gateway.pass(seconds: 1)
+            client.peer.cut()
+            gateway.pass(seconds: 1)
+            return answer
+        }
+        for _ in 0..<9 { #expect(aborted()?.hasPrefix("354") == true) }
+        #expect(aborted()?.hasPrefix("421 4.7.0") == true)
+        gateway.pass(seconds: 700)
+        #expect(aborted()?.hasPrefix("354") == true)
+    }
+
     /// A client that leaves between its last byte and our 250: the message is kept or not, but its memory and its share of
     /// the quota are in either case what is right.
     @Test("T-D4: who leaves during the commit keeps nothing", arguments: 1...12)

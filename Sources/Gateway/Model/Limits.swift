@@ -8,6 +8,8 @@ enum Limits {
     static let memoryMessageBytes = 256 << 10
     /// Bytes that one client network may take of the message-memory budget: an eighth.
     static let networkShare = 8
+    /// Messages of the greatest size that one network may break off, or have refused for what they are, in ten minutes (T-D4).
+    static let wastedMessages = 8
     /// A reply that can't be sent for this long ends the session.
     static let commandTimeoutSeconds = 300
     /// While content arrives: the longest pause, and below this rate (bytes a second, over a minute) the session ends.

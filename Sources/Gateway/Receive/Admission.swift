@@ -133,7 +133,13 @@ extension Core {
     // MARK: Content
 
     /// Asked at DATA; nil: the content may come (design rule M10).
-    func contentRefusal(_ size: Int, _ stores: [Store]) -> Reply? {
+    func contentRefusal(_ size: Int, _ stores: [Store], client: IPAddress) -> Reply? {
+        if !isUnlimited(client),
+            networks.wasted(by: client, now: reactor.now) > Limits.wastedMessages * settings.messageSizeMax
+        {
+            return Reply(
+                421, EnhancedStatus(4, 7, 0), "Too much mail from your network was broken off, try again later")
+        }
         if isStopping { return Reply(421, EnhancedStatus(4, 3, 2), "\(settings.hostname) is stopping, try again") }
         for store in stores where !store.device.hasRoom(for: max(size, 64 << 10)) { return Self.diskFull }
         if spool.pendingBytes > Limits.uncommittedBytesMax || announcedAhead > Limits.announcedMax {
@@ -161,13 +167,23 @@ extension Core {
     }
 }
 
-/// Connections and message memory by client network: an IPv4 /24 or an IPv6 /56.
+/// Connections, message memory and wasted bytes by client network: an IPv4 /24 or an IPv6 /56.
 struct ClientNetworks {
     private struct Use {
         var connections = 0
         var memory = 0
+        /// Of content that was broken off or refused for what it was, since `wastedAt` (monotonic nanoseconds).
+        var wasted = 0
+        var wastedAt: UInt64 = 0
+
+        var isOver: Bool { connections <= 0 && memory <= 0 && wasted == 0 }
     }
     private var uses: [UInt64: Use] = [:]
+
+    /// Waste is forgotten after so long.
+    private static let wasteNanoseconds: UInt64 = 600 * Limits.nanosecondsPerSecond
+    /// Networks whose waste is remembered; above, all waste is forgotten.
+    private static let networksMax = 100_000
 
     private static func key(_ address: IPAddress) -> UInt64 {
         address.isV4 ? 1 << 63 | UInt64(address.v4 >> 8) : address.high >> 8
@@ -186,6 +202,32 @@ struct ClientNetworks {
         let key = Self.key(address)
         var use = uses[key] ?? Use()
         body(&use)
-        uses[key] = use.connections <= 0 && use.memory <= 0 ? nil : use
+        uses[key] = use.isOver ? nil : use
+    }
+
+    // MARK: Waste (T-D4)
+
+    func wasted(by address: IPAddress, now: UInt64) -> Int {
+        guard let use = uses[Self.key(address)], now - use.wastedAt < Self.wasteNanoseconds else { return 0 }
+        return use.wasted
+    }
+
+    mutating func waste(_ address: IPAddress, _ bytes: Int, now: UInt64) {
+        if uses.count > Self.networksMax { forgetWaste { _ in true } }
+        change(address) { use in
+            if now - use.wastedAt >= Self.wasteNanoseconds { (use.wasted, use.wastedAt) = (0, now) }
+            use.wasted += bytes
+        }
+    }
+
+    /// Once in a while.
+    mutating func forgetOldWaste(now: UInt64) { forgetWaste { now - $0 >= Self.wasteNanoseconds } }
+
+    private mutating func forgetWaste(_ isOld: (UInt64) -> Bool) {
+        for (key, use) in uses where use.wasted > 0 && isOld(use.wastedAt) {
+            var use = use
+            use.wasted = 0
+            uses[key] = use.isOver ? nil : use
+        }
     }
 }

@@ -243,6 +243,7 @@ final class ReceiveSession {
             beginTLS()
         case .goodbye(let why):
             lastWords = why
+            noteWaste()
             dropTransaction()
             waiting = .goodbye
             setDeadline(seconds: 30)
@@ -295,6 +296,7 @@ final class ReceiveSession {
                 if endOfContent() { return .commit }
             case .contentFault(let reply):
                 refused("content", reply)
+                noteWaste()
                 dropTransaction()
             case .contentRefused: break
             case .startTLS:
@@ -378,7 +380,7 @@ final class ReceiveSession {
     private func beginContent() -> Reply? {
         guard incoming == nil else { return nil }
         if let refusal = core.contentRefusal(
-            transaction!.parameters.size ?? 0, transaction!.parcels.map { $0.route.store })
+            transaction!.parameters.size ?? 0, transaction!.parcels.map { $0.route.store }, client: client)
         {
             return refusal
         }
@@ -616,8 +618,15 @@ final class ReceiveSession {
         }
         // What the spool has already is its own: it becomes durable, or not, without us.
         if let whole = finished, incoming?.writer != nil { core.discharge(whole) }
+        if finished == nil { noteWaste() }
         finished = nil
         dropTransaction()
+    }
+
+    /// Content that cost us its way here and comes to nothing.
+    private func noteWaste() {
+        guard let message = incoming else { return }
+        core.networks.waste(client, message.content.count, now: core.reactor.now)
     }
 
     /// The session has gone from the reactor's table.
