@@ -91,6 +91,11 @@ void cr_name_thread(const char *name) { pthread_setname_np(pthread_self(), name)
 
 void cr_die_with_parent(void) { prctl(PR_SET_PDEATHSIG, SIGKILL); }
 
+void cr_wake_politely(void) {
+    struct sched_param none = {0};
+    pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
+}
+
 void cr_block_signals(void) {
     sigset_t all;
     sigfillset(&all);

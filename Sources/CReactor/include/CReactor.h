@@ -34,5 +34,7 @@ int cr_syncfs(int directory);
 void cr_name_thread(const char *name);
 /// The calling process is killed when the thread that made it ends (PR_SET_PDEATHSIG).
 void cr_die_with_parent(void);
+/// The calling thread does not push others off their processor when it wakes (SCHED_BATCH).
+void cr_wake_politely(void);
 /// Blocks all signals for the calling thread.
 void cr_block_signals(void);

@@ -30,6 +30,7 @@ public enum Thread {
                 let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
                 cr_block_signals()
                 cr_name_thread(String(start.name.prefix(15)))
+                cr_wake_politely()
                 if let cpu = start.cpu { _ = cr_pin(Int32(cpu)) }
                 start.body()
                 return nil
