@@ -503,7 +503,7 @@ import Testing
 
     @Test(arguments: BackendKind.usable) func runsFileTasksOnBothLanes(_ kind: BackendKind) throws {
         let harness = try BackendHarness(kind)
-        let tasks = (0..<40).map { _ in FileTask(token: harness.token()) }
+        let tasks = (0..<40).map { _ in FileTask(token: harness.token(), device: 1) }
         for (at, task) in tasks.enumerated() {
             task.steps = [.openDirectory(path: "/tmp", create: false)]
             harness.backend.run(task, on: at % 2 == 0 ? .commit : .bulk)

@@ -186,7 +186,7 @@ private final class Directory {
     @Test func stopsAtAFailureOrGoesOn() throws {
         let directory = try Directory()
         for stops in [true, false] {
-            let task = FileTask(token: Token(kind: 0, generation: 0, index: 0))
+            let task = FileTask(token: Token(kind: 0, generation: 0, index: 0), device: 1)
             task.stopsAtFailure = stops
             task.steps = [
                 .syncDirectory(directory.handle), .unlink(in: directory.handle, name: "none"),
@@ -205,7 +205,7 @@ private final class Directory {
         let done = Done()
         let lane = FileLane(name: "test")
         for index in UInt32(0)..<100 {
-            lane.run(FileTask(token: Token(kind: 0, generation: 0, index: index))) { task in
+            lane.run(FileTask(token: Token(kind: 0, generation: 0, index: index), device: 1)) { task in
                 done.order.withLock { $0.append(task.token.index) }
             }
         }

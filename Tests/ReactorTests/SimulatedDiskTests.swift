@@ -263,7 +263,7 @@ private struct DiskBench {
             let bench = DiskBench(seed: UInt64(seed))
             let core = SimulatedEchoCore(bench.world.makeBackend(index: 0), listener: nil)
             let bytes = HeldBytes(simulatedPattern(40_000, seed))
-            let task = FileTask(token: Token(kind: 9, generation: 0, index: 0))
+            let task = FileTask(token: Token(kind: 9, generation: 0, index: 0), device: 1)
             task.steps = [
                 .place(in: bench.directory, name: "m", [bytes.vector]), .syncFileSystem(bench.directory),
             ]
@@ -291,7 +291,7 @@ private struct DiskBench {
             let bench = DiskBench(seed: UInt64(seed))
             let core = SimulatedEchoCore(bench.world.makeBackend(index: 0), listener: nil)
             bench.place("early", [1])
-            let task = FileTask(token: Token(kind: 9, generation: 0, index: 0))
+            let task = FileTask(token: Token(kind: 9, generation: 0, index: 0), device: 1)
             task.steps = [.syncFileSystem(bench.directory)]
             core.reactor.backend.run(task, on: .commit)
             // Delay, then the first half.
@@ -315,7 +315,7 @@ private struct DiskBench {
         let core = SimulatedEchoCore(bench.world.makeBackend(index: 0), listener: nil)
         bench.disk.hang(device: device, for: 30_000_000_000)
         for (number, directory) in [slow, bench.directory, bench.directory].enumerated() {
-            let task = FileTask(token: Token(kind: 9, generation: 0, index: UInt32(number)))
+            let task = FileTask(token: Token(kind: 9, generation: 0, index: UInt32(number)), device: 1)
             task.steps = [.list(directory), .unlink(in: directory, name: "none"), .list(directory)]
             core.reactor.backend.run(task, on: number == 0 ? .bulk : .commit)
         }
@@ -347,7 +347,7 @@ private struct DiskBench {
         let content = HeldBytes(simulatedPattern(3_000, 0))
         if commit == .retriedSync { bench.disk.inject(SimulatedDiskFault(.sync, countdown: 1 + Int(seed % 8))) }
         for number in 0..<8 {
-            let task = FileTask(token: Token(kind: 9, generation: 0, index: UInt32(number)))
+            let task = FileTask(token: Token(kind: 9, generation: 0, index: UInt32(number)), device: 1)
             task.stopsAtFailure = false
             task.context = content
             let (name, directory) = ("m\(number)", bench.directory)

@@ -81,7 +81,7 @@ final class SimulatedEchoCore {
             reactor.operations.append(
                 Operation(.send, session.socket, token(at), vectors: session.vectors, count: 1))
             if let directory {
-                let task = FileTask(token: token(at))
+                let task = FileTask(token: token(at), device: 1)
                 task.context = session.bytes
                 task.steps = [
                     .place(in: directory, name: "\(filesDone.count).\(at).\(reactor.turns)", [session.bytes!.vector]),

@@ -1,7 +1,6 @@
 import CReactor
 import Glibc
 import Reactor
-import Synchronization
 
 /// Keeps `postern admin` running: the process of the web server, a client of the control socket like the command, so that no
 /// fault of it touches mail (design §7).
@@ -19,7 +18,7 @@ final class AdminProcess: Sendable {
     private let controlPath: String
     private let executable: String
     private let report: @Sendable (String) -> Void
-    private let life = Mutex(Life())
+    private let life = Locked(Life())
     private let bell: Int32
 
     private struct Life {

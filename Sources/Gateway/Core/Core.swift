@@ -281,7 +281,7 @@ final class Core: Queues.Owner {
     private func handleSpool() {
         for message in spool.committed {
             if let fault = message.fault {
-                noteFailure(fault, message.id, commit: spool.commits << 16 | UInt64(index))
+                noteFailure(fault, message.id)
             } else {
                 for parcel in message.parcels { parcel.store.failuresInARow.store(0, ordering: .relaxed) }
             }
@@ -322,12 +322,13 @@ final class Core: Queues.Owner {
     }
 
     /// Design rule M5: after a second failed commit in a row the mail directory is failed, until a trial gets through.
-    ///
-    /// - Parameter commit: its number; nil: a large message that failed before its commit.
-    func noteFailure(_ fault: CommitFault, _ id: QueueID, commit: UInt64?) {
+    func noteFailure(_ fault: CommitFault, _ id: QueueID) {
         let store = fault.store
-        let isNew = commit == nil || store.lastFailedCommit.exchange(commit!, ordering: .relaxed) != commit!
-        guard isNew else { return }
+        if let commit = fault.commit.map({ $0 << 16 | UInt64(index) }),
+            store.lastFailedCommit.exchange(commit, ordering: .relaxed) == commit
+        {
+            return
+        }
         counters.alarms.add(1, ordering: .relaxed)
         log.alarm(
             fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
@@ -356,7 +357,7 @@ final class Core: Queues.Owner {
                 [
                     .place(in: store.directory, name: name, []), .syncFileSystem(store.directory),
                     .unlink(in: store.directory, name: name), .syncFileSystem(store.directory),
-                ], on: .bulk
+                ], on: .bulk, of: store
             ) { [self] outcomes in
                 trying.remove(id)
                 guard outcomes.allSatisfy(\.isDone) else { return }
@@ -488,6 +489,7 @@ final class Core: Queues.Owner {
         tickAt = reactor.now
         ticks += 1
         queues.tick()
+        noteHangs()
         counters.longestTurnNanoseconds.store(Int(reactor.longestTurn), ordering: .relaxed)
         counters.busyNanoseconds.store(Int(reactor.busyNanoseconds), ordering: .relaxed)
         counters.messageMemoryBytes.store(memoryBytes, ordering: .relaxed)
@@ -501,15 +503,29 @@ final class Core: Queues.Owner {
         arm()
     }
 
-    private var measuring = 0
+    private func noteHangs() {
+        for (device, isHanging) in spool.hangs() {
+            let domain = routes.store(on: device)?.domain ?? ""
+            guard isHanging else {
+                log.note(.notice, "disk-works-again", "the file system of \(domain) answers again")
+                continue
+            }
+            counters.alarms.add(1, ordering: .relaxed)
+            log.alarm(
+                "disk-hangs", gateway: domain,
+                "a commit on its file system takes longer than \(Limits.hangNanoseconds / Limits.nanosecondsPerSecond) s: its gateways' mail gets 451 until the disk answers"
+            )
+        }
+    }
+
+    /// Devices that are being measured: one that hangs is asked once.
+    private var measuring: Set<Int> = []
 
     private func measureSpace() {
-        guard measuring == 0 else { return }
         for device in routes.devices {
-            guard let directory = routes.directory(on: device) else { continue }
-            measuring += 1
-            calls.run([.space(directory)], on: .bulk) { [self] outcomes in
-                measuring -= 1
+            guard let store = routes.store(on: device), measuring.insert(device.id).inserted else { continue }
+            calls.run([.space(store.directory)], on: .bulk, of: store) { [self] outcomes in
+                measuring.remove(device.id)
                 guard outcomes[0].isDone else { return }
                 device.freeBytes.store(outcomes[0].value, ordering: .relaxed)
                 device.freeInodes.store(outcomes[0].second, ordering: .relaxed)

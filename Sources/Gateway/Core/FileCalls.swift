@@ -17,10 +17,12 @@ final class FileCalls {
 
     var isIdle: Bool { waiting.isEmpty }
 
+    /// Steps in the mail directory `store`.
     func run(
-        _ steps: [FileStep], on lane: Lane, stopsAtFailure: Bool = true, then: @escaping ([FileOutcome]) -> Void
+        _ steps: [FileStep], on lane: Lane, of store: Store, stopsAtFailure: Bool = true,
+        then: @escaping ([FileOutcome]) -> Void
     ) {
-        let task = FileTask(token: register(.files(then)))
+        let task = FileTask(token: register(.files(then)), device: store.device.id)
         task.steps = steps
         task.stopsAtFailure = stopsAtFailure
         reactor.backend.run(task, on: lane)

@@ -35,9 +35,7 @@ final class Routes: Sendable {
     var ids: [UInt64] { [Gateway.systemID] + snapshot.gateways.map(\.id) }
 
     /// Any open mail directory on a device.
-    func directory(on device: Device) -> FileHandle? {
-        stores.values.first { $0.device === device && $0.directory >= 0 }?.directory
-    }
+    func store(on device: Device) -> Store? { stores.values.first { $0.device === device && $0.directory >= 0 } }
 
     /// The reactor that keeps a gateway's queue. The ids are dense, so this spreads as well as a hash.
     static func home(of id: UInt64, reactors: Int) -> Int { Int(id % UInt64(reactors)) }

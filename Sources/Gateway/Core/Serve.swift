@@ -192,8 +192,8 @@ final class Serve {
         let counters = (0..<count).map { _ in Counters() }
         let cpus: [Int?] = (0..<count).map { configuration.pin && count <= allowedCPUs.count ? allowedCPUs[$0] : nil }
         let routes = Routes(snapshot: directory.snapshot, stores: keeper.stores, devices: keeper.devices)
-        // Two reactors share a commit lane: larger batches, and no contention for the directories they both write to.
-        let lanes = (0..<(count + 1) / 2).map { FileLane(name: "commit-\($0)") }
+        // Two reactors share their commit lanes: larger batches, and no contention for the directories they both write to.
+        let lanes = (0..<(count + 1) / 2).map { FileLanes(name: "commit-\($0)") }
         let pool = WorkerPool(threads: 2)
         let dns = try DNSTransport(servers: (configuration.dns.servers ?? []).map(\.description))
         let settings = try coreSettings(tls, count)
@@ -367,18 +367,18 @@ enum IOChoice: String, Sendable {
 
     /// On the reactor's own thread.
     func runCore(
-        _ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell, _ commitLane: FileLane
+        _ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell, _ commitLanes: FileLanes
     ) {
         switch self {
         case .epoll:
             let backend = EpollBackend(
-                index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+                index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
             Core(parts, backend: backend).run()
             backend.shutDown()
         case .uring:
             do throws(UringUnavailable) {
                 let backend = try UringBackend(
-                    index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+                    index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
                 Core(parts, backend: backend).run()
                 backend.shutDown()
             } catch {

@@ -2,7 +2,6 @@ import CReactor
 import Glibc
 import Protocols
 import Reactor
-import Synchronization
 
 /// The mail process: what its reactors and its control thread share, and the control thread's side of it.
 ///
@@ -17,8 +16,8 @@ final class Server: MailProcess, @unchecked Sendable {
     private let cpus: [Int?]
     private let outboxes: [Mailbox<CoreMessage>]
     private let log: LogWriter
-    private let current: Mutex<Routes>
-    private let alarms = Mutex<[String]>([])
+    private let current: Locked<Routes>
+    private let alarms = Locked<[String]>([])
 
     init(
         configuration: Configuration, directory: any Directory, ioName: String, keeper: StoreKeeper,
@@ -28,7 +27,7 @@ final class Server: MailProcess, @unchecked Sendable {
         (self.configuration, self.directory, self.ioName) = (configuration, directory, ioName)
         (self.keeper, self.counters, self.cpus, self.outboxes) = (keeper, counters, cpus, outboxes)
         self.log = log
-        current = Mutex(routes)
+        current = Locked(routes)
         startedAt = Double(time(nil))
     }
 
@@ -38,7 +37,7 @@ final class Server: MailProcess, @unchecked Sendable {
     private static let answerSeconds = 20
 
     private final class Answers: Sendable {
-        let list = Mutex<[(Int, CoreAnswer)]>([])
+        let list = Locked<[(Int, CoreAnswer)]>([])
         let signal = Semaphore()
     }
 

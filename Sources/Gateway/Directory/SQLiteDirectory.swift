@@ -1,6 +1,6 @@
 internal import GRDB
 import Glibc
-import Synchronization
+import Reactor
 
 /// The directory in one SQLite file: `postern.db` in the data folder.
 ///
@@ -13,7 +13,7 @@ import Synchronization
 /// Write-ahead log with a full sync: a change that returned survives a power loss.
 public final class SQLiteDirectory: Directory {
     private let database: DatabaseQueue
-    private let current = Mutex(DirectorySnapshot())
+    private let current = Locked(DirectorySnapshot())
     private let now: @Sendable () -> Int64
 
     /// `PSTN`: tells our file from another program's.

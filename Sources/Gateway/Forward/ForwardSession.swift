@@ -354,7 +354,7 @@ final class ForwardSession {
     }
 
     private func closeFile(_ parcel: LoadedParcel) {
-        if let file = parcel.file { core.calls.run([.close(file)], on: .bulk) { _ in } }
+        if let file = parcel.file { core.calls.run([.close(file)], on: .bulk, of: route.store) { _ in } }
     }
 
     /// Asks for as many leases as the bound allows, before the last ones are used up.
@@ -497,7 +497,8 @@ final class ForwardSession {
         isReading = true
         let length = min(Self.chunkBytes, parcel.sizes.contentBytes - holding.offset)
         core.calls.run(
-            [.read(parcel.file!, at: Int64(parcel.sizes.contentOffset + holding.offset), length: length)], on: .bulk
+            [.read(parcel.file!, at: Int64(parcel.sizes.contentOffset + holding.offset), length: length)], on: .bulk,
+            of: route.store
         ) { [weak self] outcomes in self?.read(holding, outcomes[0], length) }
     }
 
@@ -588,7 +589,7 @@ final class ForwardSession {
                 .read(
                     file, at: Int64(parcel.sizes.contentOffset),
                     length: min(Notice.originalMaxBytes, parcel.sizes.contentBytes))
-            ], on: .bulk
+            ], on: .bulk, of: route.store
         ) { [self] outcomes in
             loading -= 1
             then(outcomes[0].data)

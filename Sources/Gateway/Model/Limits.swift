@@ -25,7 +25,9 @@ enum Limits {
     static let deviceReserveBytes = 32 << 20
     static let deviceReserveInodes = 1_000
     static let stubbornRetryNanoseconds: UInt64 = 10_000_000_000
-    /// Bytes that may wait for commits on one reactor before receiving slows down.
+    /// A commit that takes longer: its disk hangs, and its gateways' mail gets 451 until it answers.
+    static let hangNanoseconds: UInt64 = 10_000_000_000
+    /// Bytes that may wait for commits of one file system on one reactor before receiving slows down.
     static let uncommittedBytesMax = 64 << 20
 
     // MARK: Queue

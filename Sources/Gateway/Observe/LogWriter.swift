@@ -1,6 +1,5 @@
 import Glibc
 import Reactor
-import Synchronization
 
 /// Takes whole log lines from any thread and writes them from one of its own, so that no reactor waits for a slow disk.
 ///
@@ -13,9 +12,9 @@ public final class LogWriter: Sendable {
         var isClosed = false
         var reopens = false
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let path: String?
-    private let handle = Mutex<Thread.Handle?>(nil)
+    private let handle = Locked<Thread.Handle?>(nil)
     private static let pauseMilliseconds: UInt32 = 20
     private static let waitingMaxBytes = 16 << 20
 

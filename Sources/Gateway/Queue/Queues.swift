@@ -323,7 +323,7 @@ final class Queues {
         counters.alarms.add(1, ordering: .relaxed)
         let name = MailFile.name(entry.id, contentBytes: entry.bytes)
         let store = queue.route.store
-        let task = FileTask(token: Token(kind: 0, generation: 0, index: 0))
+        let task = FileTask(token: Token(kind: 0, generation: 0, index: 0), device: store.device.id)
         task.steps = [
             .rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)
         ]

@@ -92,6 +92,7 @@ extension Core {
             return Reply(452, EnhancedStatus(4, 3, 1), "The mail directory does not take mail now, try again later")
         case .unavailable: return Self.notNow
         }
+        if store.device.isHanging { return Self.diskHangs }
         if !store.device.hasRoom(for: size) { return Self.diskFull }
         if let quota = route.gateway.quota,
             !store.mayTake(isPostmaster ? max(0, size - Self.postmasterExtraBytes) : size, quota)
@@ -104,6 +105,14 @@ extension Core {
 
     private static var diskFull: Reply {
         Reply(452, EnhancedStatus(4, 3, 1), "Insufficient system storage, try again later")
+    }
+
+    private static var spoolBusy: Reply {
+        Reply(451, EnhancedStatus(4, 3, 1), "The spool is busy, try again in a moment")
+    }
+
+    private static var diskHangs: Reply {
+        Reply(451, EnhancedStatus(4, 3, 0), "The disk of the mail directory does not answer, try again later")
     }
 
     // MARK: Quota
@@ -141,10 +150,12 @@ extension Core {
                 421, EnhancedStatus(4, 7, 0), "Too much mail from your network was broken off, try again later")
         }
         if isStopping { return Reply(421, EnhancedStatus(4, 3, 2), "\(settings.hostname) is stopping, try again") }
-        for store in stores where !store.device.hasRoom(for: max(size, 64 << 10)) { return Self.diskFull }
-        if spool.pendingBytes > Limits.uncommittedBytesMax || announcedAhead > Limits.announcedMax {
-            return Reply(451, EnhancedStatus(4, 3, 1), "The spool is busy, try again in a moment")
+        for store in stores {
+            if store.device.isHanging { return Self.diskHangs }
+            if !store.device.hasRoom(for: max(size, 64 << 10)) { return Self.diskFull }
+            if spool.pendingBytes(on: store.device) > Limits.uncommittedBytesMax { return Self.spoolBusy }
         }
+        if announcedAhead > Limits.announcedMax { return Self.spoolBusy }
         return nil
     }
 

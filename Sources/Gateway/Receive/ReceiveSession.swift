@@ -283,7 +283,7 @@ final class ReceiveSession {
                 content(UnsafeRawBufferPointer(rebasing: input[range]))
                 if let message = incoming, let writer = message.writer {
                     if let fault = writer.fault {
-                        core.noteFailure(fault, message.id, commit: nil)
+                        core.noteFailure(fault, message.id)
                         let refusal = core.refusal(for: fault)
                         refused("content", refusal)
                         dropTransaction()
@@ -481,7 +481,7 @@ final class ReceiveSession {
         let message = incoming!
         message.scanner.finish()
         if let fault = message.writer?.fault {
-            core.noteFailure(fault, message.id, commit: nil)
+            core.noteFailure(fault, message.id)
             return answer(core.refusal(for: fault))
         }
         if !machine.contentEndsWithCRLF { message.content.append([13, 10]) }
@@ -540,7 +540,7 @@ final class ReceiveSession {
         if let whole = finished, waiting == .commit {
             if let fault = writer.fault {
                 whole.fault = fault
-                core.noteFailure(fault, whole.id, commit: nil)
+                core.noteFailure(fault, whole.id)
                 core.discharge(whole)
                 committed(whole)
             } else if writer.isDone {

@@ -20,6 +20,8 @@ final class LargeMessageWriter {
     private var end: MessageContent?
     private var isAbandoned = false
     private let token: Token
+    /// Where all parcels lie; 0: on more than one file system.
+    private let device: Int
     private let reactor: Reactor
     private(set) var fault: CommitFault?
 
@@ -29,9 +31,11 @@ final class LargeMessageWriter {
     /// - Parameter token: comes back with its file tasks, for `finished`.
     init(id: QueueID, parcels: [IncomingParcel], reactor: Reactor, token: Token) {
         (self.id, self.parcels, self.reactor, self.token) = (id, parcels, reactor, token)
+        let first = parcels[0].store.device
+        device = parcels.allSatisfy { $0.store.device === first } ? first.id : 0
         isBusy = true
         // The size is not known yet; nor is it part of the working name.
-        let task = FileTask(token: token)
+        let task = FileTask(token: token, device: device)
         for parcel in parcels {
             task.steps.append(.createPart(in: parcel.store.directory, name: id.description))
         }
@@ -65,7 +69,7 @@ final class LargeMessageWriter {
     /// It was abandoned after its last byte, or that failed: the files go too.
     private func unlinkFinished() {
         isUnlinked = true
-        let task = FileTask(token: token)
+        let task = FileTask(token: token, device: device)
         task.stopsAtFailure = false
         for handle in handles { task.steps.append(.close(handle)) }
         handles = []
@@ -85,7 +89,7 @@ final class LargeMessageWriter {
         let failure = isUnlinked ? nil : task.outcomes.firstIndex { !$0.isDone }
         if fault == nil, let failure {
             let store = parcels[failure % parcels.count].store
-            fault = CommitFault(store: store, fault: task.outcomes[failure].fault, wasSync: false)
+            fault = CommitFault(store: store, fault: task.outcomes[failure].fault, wasSync: false, commit: nil)
             waiting = []
         }
         if phase == .creating {
@@ -111,7 +115,7 @@ final class LargeMessageWriter {
                 phase = .closed
                 return
             }
-            let task = FileTask(token: token)
+            let task = FileTask(token: token, device: device)
             task.stopsAtFailure = false
             for handle in handles { task.steps.append(.close(handle)) }
             for parcel in parcels {
@@ -125,7 +129,7 @@ final class LargeMessageWriter {
     }
 
     private func write() {
-        let task = FileTask(token: token)
+        let task = FileTask(token: token, device: device)
         let pieces = waiting
         waiting = []
         let isFirst = !hasWritten

@@ -61,7 +61,7 @@ struct ParcelLoader {
         } else {
             steps.append(.readStart(in: store.directory, name: name, length: Self.headReadBytes + prefixBytes))
         }
-        files.run(steps, on: .bulk, stopsAtFailure: false) { outcomes in
+        files.run(steps, on: .bulk, of: store, stopsAtFailure: false) { outcomes in
             var state = ParcelState()
             if lease.hasState {
                 // A state file that can't be read would send again to those that have it: not before it can.
@@ -85,7 +85,7 @@ struct ParcelLoader {
             if isSmall {
                 then(whole(main.data, lease, state, prefixBytes))
             } else if opensLarge {
-                large(FileHandle(main.value), lease, state, then)
+                large(FileHandle(main.value), store, lease, state, then)
             } else {
                 start(main.data, store, name, lease, state, prefixBytes, then)
             }
@@ -124,7 +124,8 @@ struct ParcelLoader {
             let wanted = min(sizes.contentOffset + prefixBytes, sizes.contentOffset + sizes.contentBytes)
             if data.count < wanted, data.count == Self.headReadBytes + prefixBytes {
                 // A head with very many recipients: once more, with its length known.
-                return files.run([.readStart(in: store.directory, name: name, length: wanted)], on: .bulk) { outcomes in
+                return files.run([.readStart(in: store.directory, name: name, length: wanted)], on: .bulk, of: store) {
+                    outcomes in
                     guard outcomes[0].isDone else { return then(.failure(.unreadable(outcomes[0].fault))) }
                     start(outcomes[0].data, store, name, lease, state, prefixBytes, then)
                 }
@@ -145,12 +146,12 @@ struct ParcelLoader {
 
     /// A large one, to be sent from its file: head read, content checked, left open.
     private func large(
-        _ file: FileHandle, _ lease: Lease, _ state: ParcelState,
+        _ file: FileHandle, _ store: Store, _ lease: Lease, _ state: ParcelState,
         _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
     ) {
-        readHead(file, length: Self.headReadBytes) { head in
+        readHead(file, store, length: Self.headReadBytes) { head in
             let fail = { (fault: LoadFault) in
-                files.run([.close(file)], on: .bulk) { _ in }
+                files.run([.close(file)], on: .bulk, of: store) { _ in }
                 then(.failure(fault))
             }
             guard case .success(let head) = head else {
@@ -163,7 +164,8 @@ struct ParcelLoader {
                     .damaged(MailFile.Damage.length(expected: lease.bytes, found: sizes.contentBytes).description))
             }
             files.run(
-                [.checksum(file, at: Int64(sizes.contentOffset), length: sizes.contentBytes)], on: .bulk
+                [.checksum(file, at: Int64(sizes.contentOffset), length: sizes.contentBytes)], on: .bulk,
+                of: store
             ) { outcomes in
                 let outcome = outcomes[0]
                 if !outcome.isDone {
@@ -186,13 +188,13 @@ struct ParcelLoader {
     private static let headReadBytes = 16 << 10
 
     private func readHead(
-        _ file: FileHandle, length: Int, _ then: @escaping (Result<MailFile.Head, LoadFault>) -> Void
+        _ file: FileHandle, _ store: Store, length: Int, _ then: @escaping (Result<MailFile.Head, LoadFault>) -> Void
     ) {
-        files.run([.read(file, at: 0, length: length)], on: .bulk) { outcomes in
+        files.run([.read(file, at: 0, length: length)], on: .bulk, of: store) { outcomes in
             guard outcomes[0].isDone else { return then(.failure(.unreadable(outcomes[0].fault))) }
             do throws(MailFile.Damage) {
                 let sizes = try MailFile.sizes(outcomes[0].data[...])
-                if sizes.contentOffset > length { return readHead(file, length: sizes.contentOffset, then) }
+                if sizes.contentOffset > length { return readHead(file, store, length: sizes.contentOffset, then) }
                 then(.success(try MailFile.readHead(outcomes[0].data[...])))
             } catch {
                 then(.failure(.damaged(error.description)))

@@ -1,5 +1,5 @@
 import Glibc
-import Synchronization
+import Reactor
 
 /// Memory of message contents, taken from the system in slabs and kept for the next messages, whatever reactor they are on.
 ///
@@ -15,7 +15,7 @@ final class PiecePool: Sendable {
     private struct Kept: @unchecked Sendable {
         var pieces: [UnsafeMutableRawPointer] = []
     }
-    private let kept = Mutex(Kept())
+    private let kept = Locked(Kept())
 
     private init(pieceBytes: Int) { self.pieceBytes = pieceBytes }
 

@@ -22,7 +22,7 @@ final class Recovery {
 
     func start() {
         core.queues.setListing(key, true, core.routes)
-        core.calls.run([.list(store.directory)], on: .bulk) { [self] outcomes in
+        core.calls.run([.list(store.directory)], on: .bulk, of: store) { [self] outcomes in
             guard outcomes[0].isDone else {
                 core.log.alarm(
                     "recovery-failed", gateway: store.domain,
@@ -38,7 +38,7 @@ final class Recovery {
 
     /// What was written before a crash of the process alone may not be on disk yet.
     private func sync() {
-        core.calls.run([.syncFileSystem(store.directory)], on: .bulk) { [self] outcomes in
+        core.calls.run([.syncFileSystem(store.directory)], on: .bulk, of: store) { [self] outcomes in
             if !outcomes[0].isDone {
                 core.log.alarm(
                     "recovery-failed", gateway: store.domain,
@@ -87,7 +87,7 @@ final class Recovery {
                 in: store.directory, name: MailFile.name(suspect.id, contentBytes: suspect.contentBytes),
                 length: MailFile.firstLineBytes)
         }
-        core.calls.run(looks, on: .bulk, stopsAtFailure: false) { [self] outcomes in
+        core.calls.run(looks, on: .bulk, of: store, stopsAtFailure: false) { [self] outcomes in
             var doomed = doomed
             for (suspect, outcome) in zip(suspects, outcomes) {
                 if outcome.isDone, MailFile.isCutOff(outcome.data, fileBytes: outcome.second) {
@@ -100,7 +100,7 @@ final class Recovery {
                     take(suspect.id, suspect.contentBytes, hasState: suspect.hasState)
                 }
             }
-            core.calls.run(doomed, on: .bulk, stopsAtFailure: false) { [self] _ in
+            core.calls.run(doomed, on: .bulk, of: store, stopsAtFailure: false) { [self] _ in
                 if at < names.count { slice() } else { finish() }
             }
         }

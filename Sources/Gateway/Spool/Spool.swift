@@ -6,12 +6,13 @@ import Reactor
 ///
 /// The rules of the mail directory that are kept here:
 ///
-/// - M1. A commit is a batch: its files are written, then one `syncfs` per file system, then all its 250s, in order. While it is
-///   synced the next batch is written, and the one after gathers. A message's file has its final name from the start (large
+/// - M1. A commit is a batch of one file system: its files are written, then one `syncfs`, then all its 250s, in order. While it
+///   is synced the next batch is written, and the one after gathers. A message's file has its final name from the start (large
 ///   ones and files that replace others are `.part` first): a rename cost a sixth of all CPU and proved nothing that the
 ///   length in the file's first line doesn't. A file shorter than that was never promised.
 /// - M2. Files never change, they are only unlinked.
-/// - M3. A message for several gateways is one parcel (file) each; one commit covers all, over all their file systems.
+/// - M3. A message for several gateways is one parcel (file) each. It is in a batch of each file system that these are on, and
+///   durable when the last of those batches is. So a disk that hangs holds back the mail that it concerns and no other.
 /// - M4. A settle is an unlink by the home, synced with the next commit. A settle with a consequence commits the consequence
 ///   first. Recipients that are done while others wait are named in a state file beside (written anew, renamed, synced).
 /// - M5. After a failed write or sync the batch is refused and its files are unlinked, with no second sync of those files. The
@@ -31,9 +32,8 @@ import Reactor
 final class Spool {
     private let reactor: Reactor
     private let token: Token
-    private var gathering = Batch()
-    /// On the lane, oldest first: one is being synced while the next is being written.
-    private var running: [Batch] = []
+    /// One a file system, in the order of their first use.
+    private var streams: [CommitStream] = []
     /// Messages and removals whose fate is known, for the owner to take once a turn.
     private(set) var committed: [IncomingMessage] = []
     private(set) var removed: [Removal] = []
@@ -54,46 +54,50 @@ final class Spool {
 
     // MARK: What the owner asks
 
-    /// Adds a whole message to the batch that gathers. Its quota must have been charged.
+    /// Adds a whole message to the batches that gather. Its quota must have been charged.
     func commit(_ message: IncomingMessage) {
-        gathering.messages.append(message)
-        gathering.bytes += message.content.allocatedBytes
+        for parcel in message.parcels {
+            let gathering = stream(parcel.store.device).gathering
+            guard gathering.messages.last !== message else { continue }
+            gathering.messages.append(message)
+            gathering.bytes += message.content.allocatedBytes
+            message.batchesLeft += 1
+        }
     }
 
     /// Adds the end of a parcel to the batch that gathers.
-    func remove(_ removal: Removal) { gathering.removals.append(removal) }
+    func remove(_ removal: Removal) { stream(removal.store.device).gathering.removals.append(removal) }
 
     /// Writes a state file with the batch that gathers; its parcel goes nowhere before that is durable.
-    func writeState(_ state: StateFile) { gathering.states.append(state) }
+    func writeState(_ state: StateFile) { stream(state.store.device).gathering.states.append(state) }
 
-    /// Bytes that wait for a commit or are in one.
-    var pendingBytes: Int { running.reduce(gathering.bytes) { $0 + $1.bytes } }
+    private func stream(_ device: Device) -> CommitStream {
+        for stream in streams where stream.device === device { return stream }
+        let stream = CommitStream(device)
+        streams.append(stream)
+        return stream
+    }
 
-    /// Ends that one commit takes: more would keep the 250s of everybody waiting.
-    private static let removalsPerCommit = 1_000
-    var isIdle: Bool { running.isEmpty && gathering.isEmpty }
+    /// Bytes that wait for a commit of this file system or are in one.
+    func pendingBytes(on device: Device) -> Int { streams.first { $0.device === device }?.bytes ?? 0 }
+    var isIdle: Bool { streams.allSatisfy(\.isIdle) }
 
-    /// Batches on the lane at a time. Those written while one is synced share the next sync, so many cost nothing; above, the
-    /// next gathers.
-    private static let runningMax = 16
-
-    /// Once a turn, after everything else: starts the next commit, if the lane has room for one.
+    /// Once a turn, after everything else: starts the next commits, where a lane has room for one.
     func flush() {
         if !stubborn.isEmpty || !stubbornStates.isEmpty, reactor.now >= retryAt {
-            gathering.removals += stubborn
-            gathering.states += stubbornStates
+            for removal in stubborn { remove(removal) }
+            for state in stubbornStates { writeState(state) }
             stubborn = []
             stubbornStates = []
         }
-        guard running.count < Self.runningMax, !gathering.isEmpty else { return }
-        let batch = gathering
-        gathering = Batch()
-        if batch.removals.count > Self.removalsPerCommit {
-            gathering.removals = Array(batch.removals[Self.removalsPerCommit...])
-            batch.removals.removeLast(gathering.removals.count)
+        for stream in streams {
+            if let batch = stream.next(now: reactor.now) { reactor.backend.run(batch.makeTask(token), on: .commit) }
         }
-        running.append(batch)
-        reactor.backend.run(batch.makeTask(token), on: .commit)
+    }
+
+    /// Once a second: the file systems whose oldest commit began to take too long, or ended after that.
+    func hangs() -> [(device: Device, isHanging: Bool)] {
+        streams.filter { $0.look(now: reactor.now) }.map { ($0.device, $0.isHanging) }
     }
 
     /// The owner has taken `committed` and `removed`.
@@ -105,31 +109,29 @@ final class Spool {
 
     // MARK: What the lane brings
 
-    /// The running batch is done: judges each message, removal and state.
+    /// A batch is done: judges each message, removal and state.
     func finished(_ task: FileTask) {
-        guard let batch = task.context as? Batch, let at = running.firstIndex(where: { $0 === batch }) else {
+        guard let batch = task.context as? Batch, stream(batch.device).finished(batch) else {
             preconditionFailure("a commit finished that was never started")
         }
-        running.remove(at: at)
         commits += 1
+        let synced = task.outcomes[batch.syncStep]
         for message in batch.messages {
-            judge(message, task, batch)
-            if message.fault == nil { committedMessages += 1 }
-            committed.append(message)
+            judge(message, task, batch, synced)
+            message.batchesLeft -= 1
+            if message.batchesLeft == 0 { conclude(message) }
         }
         for removal in batch.removals {
             let outcome = task.outcomes[removal.step]
-            let synced = task.outcomes[batch.syncStep(of: removal.store.device)]
             if (outcome.isDone || outcome.fault == ENOENT) && synced.isDone {
                 removed.append(removal)
             } else {
-                removal.fault = outcome.isDone ? synced.fault : outcome.fault
                 stubborn.append(removal)
                 retryAt = reactor.now + Limits.stubbornRetryNanoseconds
             }
         }
         for state in batch.states {
-            if task.outcomes[state.step].isDone, task.outcomes[batch.syncStep(of: state.store.device)].isDone {
+            if task.outcomes[state.step].isDone, synced.isDone {
                 stated.append(state)
             } else {
                 stubbornStates.append(state)
@@ -138,88 +140,137 @@ final class Spool {
         }
     }
 
-    private func judge(_ message: IncomingMessage, _ task: FileTask, _ batch: Batch) {
-        for (offset, parcel) in message.parcels.enumerated() where message.fault == nil {
-            let placed = task.outcomes[message.firstStep + offset]
-            let synced = task.outcomes[batch.syncStep(of: parcel.store.device)]
-            if !placed.isDone {
-                message.fault = CommitFault(store: parcel.store, fault: placed.fault, wasSync: false)
-            } else if !synced.isDone {
-                message.fault = CommitFault(store: parcel.store, fault: synced.fault, wasSync: true)
-            }
+    /// The parcels that are on the batch's file system.
+    private func judge(_ message: IncomingMessage, _ task: FileTask, _ batch: Batch, _ synced: FileOutcome) {
+        for parcel in message.parcels where parcel.store.device === batch.device {
+            let placed = task.outcomes[parcel.step]
+            parcel.isPlaced = placed.isDone
+            guard message.fault == nil, !placed.isDone || !synced.isDone else { continue }
+            message.fault = CommitFault(
+                store: parcel.store, fault: placed.isDone ? synced.fault : placed.fault, wasSync: placed.isDone,
+                commit: commits)
         }
-        guard message.fault != nil else { return }
+    }
+
+    /// All file systems have answered.
+    private func conclude(_ message: IncomingMessage) {
+        committed.append(message)
+        guard message.fault != nil else {
+            committedMessages += 1
+            return
+        }
         // No 250 for it: what did get its name goes again, and no second sync tries to save it.
-        for (offset, parcel) in message.parcels.enumerated() {
-            let name = MailFile.name(message.idText, contentBytes: message.content.count)
-            let placed = task.outcomes[message.firstStep + offset].isDone
-            guard placed || message.isLarge else { continue }
-            gathering.removals.append(
-                Removal(store: parcel.store, name: placed ? name : name + ".part", bytes: 0, purpose: .undo))
+        let name = MailFile.name(message.idText, contentBytes: message.content.count)
+        for parcel in message.parcels where parcel.isPlaced || message.isLarge {
+            remove(
+                Removal(store: parcel.store, name: parcel.isPlaced ? name : name + ".part", bytes: 0, purpose: .undo))
         }
     }
 }
 
-/// What one commit covers.
-final class Batch {
+/// The commits of one file system, in order.
+private final class CommitStream {
+    let device: Device
+    private(set) var gathering: Batch
+    /// On the lane, oldest first: one is being synced while the next is being written.
+    private var running: [Batch] = []
+
+    /// Batches on the lane at a time. Those written while one is synced share the next sync, so many cost nothing; above, the
+    /// next gathers.
+    private static let runningMax = 16
+    /// Ends that one commit takes: more would keep the 250s of everybody waiting.
+    private static let removalsPerCommit = 1_000
+
+    init(_ device: Device) {
+        self.device = device
+        gathering = Batch(device)
+    }
+
+    var isIdle: Bool { running.isEmpty && gathering.isEmpty }
+    var bytes: Int { running.reduce(gathering.bytes) { $0 + $1.bytes } }
+
+    private(set) var isHanging = false
+
+    /// True: `isHanging` changed.
+    func look(now: UInt64) -> Bool {
+        let hangs = running.first.map { now - $0.startedAt >= Limits.hangNanoseconds } ?? false
+        guard hangs != isHanging else { return false }
+        isHanging = hangs
+        device.hanging.add(hangs ? 1 : -1, ordering: .relaxed)
+        return true
+    }
+
+    /// The batch to start now.
+    func next(now: UInt64) -> Batch? {
+        guard running.count < Self.runningMax, !gathering.isEmpty else { return nil }
+        let batch = gathering
+        gathering = Batch(device)
+        if batch.removals.count > Self.removalsPerCommit {
+            gathering.removals = Array(batch.removals[Self.removalsPerCommit...])
+            batch.removals.removeLast(gathering.removals.count)
+        }
+        batch.startedAt = now
+        running.append(batch)
+        return batch
+    }
+
+    /// False: it was never started.
+    func finished(_ batch: Batch) -> Bool {
+        guard let at = running.firstIndex(where: { $0 === batch }) else { return false }
+        running.remove(at: at)
+        return true
+    }
+}
+
+/// What one commit of a file system covers.
+private final class Batch {
+    let device: Device
     var messages: [IncomingMessage] = []
     var removals: [Removal] = []
     var states: [StateFile] = []
-    private var syncs: [(device: Device, step: Int)] = []
-
-    var isEmpty: Bool { messages.isEmpty && removals.isEmpty && states.isEmpty }
     /// Of message memory.
     var bytes = 0
+    var startedAt: UInt64 = 0
+    private(set) var syncStep = 0
 
-    func syncStep(of device: Device) -> Int {
-        for sync in syncs where sync.device === device { return sync.step }
-        preconditionFailure("a commit without the sync of one of its file systems")
-    }
+    init(_ device: Device) { self.device = device }
 
-    /// Files first, names next, then one sync per file system.
+    var isEmpty: Bool { messages.isEmpty && removals.isEmpty && states.isEmpty }
+
+    /// Files and names first, then one sync.
     func makeTask(_ token: Token) -> FileTask {
-        let task = FileTask(token: token)
+        let task = FileTask(token: token, device: device.id)
         task.stopsAtFailure = false
         task.context = self
         task.steps.reserveCapacity(messages.count + removals.count + states.count + 2)
-        var directories: [(Device, FileHandle)] = []
-        func note(_ store: Store) {
-            for (device, _) in directories where device === store.device { return }
-            directories.append((store.device, store.directory))
-        }
+        var directory: FileHandle = -1
         for message in messages {
-            message.firstStep = task.steps.count
             let name = MailFile.name(message.idText, contentBytes: message.content.count)
-            for parcel in message.parcels {
-                note(parcel.store)
-                if message.isLarge {
-                    task.steps.append(.renamePart(in: parcel.store.directory, name: name))
-                } else {
-                    task.steps.append(
-                        .create(in: parcel.store.directory, name: name, parcel.vectors(of: message.content)))
-                }
+            for parcel in message.parcels where parcel.store.device === device {
+                directory = parcel.store.directory
+                parcel.step = task.steps.count
+                task.steps.append(
+                    message.isLarge
+                        ? .renamePart(in: directory, name: name)
+                        : .create(in: directory, name: name, parcel.vectors(of: message.content)))
             }
         }
         for state in states {
-            note(state.store)
+            directory = state.store.directory
             state.step = task.steps.count
-            task.steps.append(
-                .place(in: state.store.directory, name: MailFile.stateName(state.id), state.vectors))
+            task.steps.append(.place(in: directory, name: MailFile.stateName(state.id), state.vectors))
         }
         for removal in removals {
-            note(removal.store)
+            directory = removal.store.directory
             removal.step = task.steps.count
-            task.steps.append(.unlink(in: removal.store.directory, name: removal.name))
+            task.steps.append(.unlink(in: directory, name: removal.name))
             if removal.hasState {
                 task.steps.append(
-                    .unlink(
-                        in: removal.store.directory, name: String(removal.name.prefix(QueueID.textLength)) + ".state"))
+                    .unlink(in: directory, name: String(removal.name.prefix(QueueID.textLength)) + ".state"))
             }
         }
-        for (device, directory) in directories {
-            syncs.append((device, task.steps.count))
-            task.steps.append(.syncFileSystem(directory))
-        }
+        syncStep = task.steps.count
+        task.steps.append(.syncFileSystem(directory))
         return task
     }
 }
@@ -238,7 +289,8 @@ final class IncomingMessage {
     /// What the parcels' stores were charged.
     var chargedBytes = 0
     var fault: CommitFault?
-    fileprivate(set) var firstStep = 0
+    /// Those that it is in and that are not done.
+    fileprivate var batchesLeft = 0
 
     init(id: QueueID, idText: String? = nil, content: MessageContent, parcels: [IncomingParcel], owner: Token) {
         (self.id, self.content, self.parcels, self.owner) = (id, content, parcels, owner)
@@ -253,6 +305,9 @@ final class IncomingParcel {
     /// Of mail of our own, see `QueueKey`.
     let destination: String
     let head: [UInt8]
+    fileprivate var step = 0
+    /// It has its name in the mail directory.
+    fileprivate var isPlaced = false
     private var prefix: UnsafeMutableRawBufferPointer?
 
     init(store: Store, envelope: Envelope, destination: String = "") {
@@ -284,6 +339,9 @@ struct CommitFault: Sendable {
     /// An `errno`.
     let fault: Int32
     let wasSync: Bool
+    /// Which of its reactor's commits failed: one is one failure, however many messages it had; nil: a large message that failed
+    /// before its commit.
+    var commit: UInt64?
     var isFull: Bool { fault == ENOSPC || fault == EDQUOT }
 }
 
@@ -306,7 +364,6 @@ final class Removal {
     let purpose: Purpose
     var hasState = false
     fileprivate(set) var step = 0
-    fileprivate(set) var fault: Int32 = 0
 
     init(store: Store, name: String, bytes: Int, purpose: Purpose) {
         (self.store, self.name, self.bytes, self.purpose) = (store, name, bytes, purpose)

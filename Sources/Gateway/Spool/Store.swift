@@ -12,7 +12,13 @@ final class Device: Sendable {
     /// Bytes of messages that are arriving, as declared or as they came.
     private let reserved = Atomic<Int>(0)
 
+    /// Reactors whose commits there take longer than `Limits.hangNanoseconds`.
+    let hanging = Atomic<Int>(0)
+
     init(id: Int) { self.id = id }
+
+    /// It neither works nor fails: nothing more is begun there until it does.
+    var isHanging: Bool { hanging.load(ordering: .relaxed) > 0 }
 
     /// Whether `bytes` more may be admitted: a reserve stays for settles, state files and notices (design rule M10).
     func hasRoom(for bytes: Int) -> Bool {

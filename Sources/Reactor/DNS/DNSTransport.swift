@@ -1,6 +1,5 @@
 import CReactor
 import Glibc
-import Synchronization
 
 /// Why a DNS query has no answer. An answer with an error in it (SERVFAIL, NXDOMAIN) is an answer.
 public enum DNSTransportFault: Error, Equatable, Sendable {
@@ -37,7 +36,7 @@ public final class DNSTransport: Sendable {
     public typealias Completion = @Sendable (Result<[UInt8], DNSTransportFault>) -> Void
 
     private let inbox: DNSInbox
-    private let thread: Mutex<Thread.Handle?>
+    private let thread: Locked<Thread.Handle?>
 
     /// Starts the transport.
     ///
@@ -52,7 +51,7 @@ public final class DNSTransport: Sendable {
         nonisolated(unsafe) let channel = try DNSChannel(
             inbox: inbox, servers: servers, timeoutMilliseconds: timeoutMilliseconds, tries: tries)
         self.inbox = inbox
-        thread = Mutex(Thread.start("dns") { channel.run() })
+        thread = Locked(Thread.start("dns") { channel.run() })
     }
 
     deinit { shutDown() }
@@ -97,7 +96,7 @@ private final class DNSInbox: Sendable {
     }
 
     let wakeup: Int32
-    private let contents = Mutex(Contents())
+    private let contents = Locked(Contents())
 
     init() throws(DNSTransportFault) {
         wakeup = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))

@@ -1,12 +1,11 @@
 import CReactor
 import Glibc
-import Synchronization
 
 /// What the real backends share: lanes, look-ups, worker pool, clocks, and the box by which other threads return results.
 public class SystemBackend {
     /// Where other threads put what they have finished.
     final class Returns: Sendable {
-        private let box = Mutex<[Finished]>([])
+        private let box = Locked<[Finished]>([])
         let doorbell: Doorbell
         init(doorbell: Doorbell) { self.doorbell = doorbell }
         func put(_ finished: Finished) {
@@ -23,27 +22,27 @@ public class SystemBackend {
     }
 
     let returns: Returns
-    private let commitLane: FileLane
-    private let ownsCommitLane: Bool
-    private let bulkLane: FileLane
+    private let commitLanes: FileLanes
+    private let ownsCommitLanes: Bool
+    private let bulkLanes: FileLanes
     private let pool: WorkerPool
     private let dns: DNSTransport
 
     /// - Parameter index: the reactor's number, for the threads' names.
-    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell, commitLane: FileLane?) {
+    init(reactor index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell, commitLanes: FileLanes?) {
         returns = Returns(doorbell: doorbell)
         self.pool = pool
         self.dns = dns
-        ownsCommitLane = commitLane == nil
-        self.commitLane = commitLane ?? FileLane(name: "commit-\(index)")
-        bulkLane = FileLane(name: "bulk-\(index)")
+        ownsCommitLanes = commitLanes == nil
+        self.commitLanes = commitLanes ?? FileLanes(name: "commit-\(index)")
+        bulkLanes = FileLanes(name: "bulk-\(index)")
     }
 
     public var doorbell: Doorbell { returns.doorbell }
 
     public func run(_ task: FileTask, on lane: Lane) {
         let returns = self.returns
-        let target = lane == .commit ? commitLane : bulkLane
+        let target = lane == .commit ? commitLanes : bulkLanes
         target.run(task) { returns.put(.files($0)) }
     }
 
@@ -113,8 +112,8 @@ public class SystemBackend {
 
     /// Ends the lanes after the tasks that wait.
     public func shutDown() {
-        if ownsCommitLane { commitLane.shutDown() }
-        bulkLane.shutDown()
+        if ownsCommitLanes { commitLanes.shutDown() }
+        bulkLanes.shutDown()
     }
 }
 
@@ -167,13 +166,13 @@ public final class EpollBackend: SystemBackend, Backend {
     /// - Parameter index: the reactor's number, for the threads' names.
     /// - Parameters:
     ///   - doorbell: rung by whoever sends to this reactor's mailboxes.
-    ///   - commitLane: shared with other reactors; nil: one of its own.
+    ///   - commitLanes: shared with other reactors; nil: one of its own.
     public init(
-        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLane: FileLane? = nil
+        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLanes: FileLanes? = nil
     ) {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         precondition(epoll >= 0, "no descriptor left for epoll")
-        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
         var event = epoll_event()
         event.events = EPOLLIN.rawValue
         event.data.u64 = UInt64.max

@@ -25,14 +25,14 @@ public final class FileLane: Sendable {
         var isClosed = false
     }
 
-    private let writing = Mutex(Inbox())
-    private let syncing = Mutex(Inbox())
+    private let writing = Locked(Inbox())
+    private let syncing = Locked(Inbox())
     private let writeSignal = Semaphore()
     private let syncSignal = Semaphore()
     /// The last task that began to write.
     private let begun = Atomic<UInt64>(0)
     private let handles = SyncHandles()
-    private let threads: Mutex<[Thread.Handle]> = Mutex([])
+    private let threads: Locked<[Thread.Handle]> = Locked([])
 
     public init(name: String) {
         let writer = Thread.start(name) { [self] in write() }
@@ -83,7 +83,7 @@ public final class FileLane: Sendable {
         }
     }
 
-    private static func take(_ box: borrowing Mutex<Inbox>) -> Inbox {
+    private static func take(_ box: borrowing Locked<Inbox>) -> Inbox {
         box.withLock { inbox in
             defer { inbox.jobs = [] }
             return inbox
@@ -133,7 +133,7 @@ public final class FileLane: Sendable {
     /// could take the error away, and this one's would promise what is gone (T-F1). It is opened before the first write that it
     /// is to sync.
     private final class SyncHandles: Sendable {
-        private let handles: Mutex<[(device: Int, handle: FileHandle)]> = Mutex([])
+        private let handles: Locked<[(device: Int, handle: FileHandle)]> = Locked([])
 
         func prepare(_ task: FileTask, _ files: PosixFiles) {
             for step in task.steps {

@@ -64,6 +64,9 @@ public struct FileOutcome: Sendable {
 /// nobody touches it in between.
 public final class FileTask: @unchecked Sendable {
     public let token: Token
+    /// The file system (`st_dev`) that all its steps are on; 0: more than one, or none known. Tasks of one file system are done in
+    /// order and wait for no other's.
+    public let device: Int
     public var steps: [FileStep] = []
     /// One a step.
     public var outcomes: [FileOutcome] = []
@@ -72,7 +75,7 @@ public final class FileTask: @unchecked Sendable {
     /// Keeps what the steps point to.
     public var context: AnyObject?
 
-    public init(token: Token) { self.token = token }
+    public init(token: Token, device: Int) { (self.token, self.device) = (token, device) }
 }
 
 /// What carries out steps: the kernel, or a simulated disk.

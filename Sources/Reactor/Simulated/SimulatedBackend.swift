@@ -20,13 +20,15 @@ public final class SimulatedBackend: Backend {
 
     private final class SimulatedLane {
         let number: Int
+        let kind: Lane
+        let device: Int
         var waiting: [FileTask] = []
         var task: FileTask?
         var work: SimulatedFileWork?
         var hasFailed = false
         /// By device, when the task began.
         var failedSyncs: [Int] = []
-        init(number: Int) { self.number = number }
+        init(number: Int, kind: Lane, device: Int) { (self.number, self.kind, self.device) = (number, kind, device) }
     }
 
     private static let arenaBytes = 1 << 20
@@ -41,7 +43,8 @@ public final class SimulatedBackend: Backend {
     private let arena = UnsafeMutableRawPointer.allocate(byteCount: arenaBytes, alignment: 4096)
     private var arenaUsed = 0
     private var posted: [Posted] = []
-    private let lanes = [SimulatedLane(number: 0), SimulatedLane(number: 1)]
+    /// As the real ones: two a file system, made when the first task comes.
+    private var lanes: [SimulatedLane] = []
 
     /// False after a kill or a power loss.
     public private(set) var isAlive = true
@@ -203,10 +206,17 @@ public final class SimulatedBackend: Backend {
 
     public func run(_ task: FileTask, on lane: Lane) {
         guard isAlive else { return }
-        let lane = lanes[lane == .commit ? 0 : 1]
+        let lane = self.lane(lane, task.device)
         precondition(lane.waiting.count < Self.tasksMax, "a hundred thousand file tasks wait: nothing bounds them")
         lane.waiting.append(task)
         if lane.task == nil { startNext(lane) }
+    }
+
+    private func lane(_ kind: Lane, _ device: Int) -> SimulatedLane {
+        if let known = lanes.first(where: { $0.kind == kind && $0.device == device }) { return known }
+        let lane = SimulatedLane(number: lanes.count, kind: kind, device: device)
+        lanes.append(lane)
+        return lane
     }
 
     private func startNext(_ lane: SimulatedLane) {
@@ -225,7 +235,7 @@ public final class SimulatedBackend: Backend {
         fate.at(fate.now + delay, .lane, subject(lane)) { [weak self] in self?.proceed(lane) }
     }
 
-    private func subject(_ lane: SimulatedLane) -> Int { index * 2 + lane.number }
+    private func subject(_ lane: SimulatedLane) -> Int { index * 64 + lane.number }
 
     /// The next part of the lane's task.
     private func proceed(_ lane: SimulatedLane) {

@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 
 /// Unpinned threads for what takes longer than a reactor may: values in, values out.
 public final class WorkerPool: Sendable {
@@ -7,15 +6,15 @@ public final class WorkerPool: Sendable {
         var jobs: [@Sendable () -> Void] = []
         var isClosed = false
     }
-    private let state = Mutex(State())
+    private let state = Locked(State())
     private let signal = Semaphore()
-    private let handles: Mutex<[Thread.Handle]>
+    private let handles: Locked<[Thread.Handle]>
 
     /// Jobs that may wait; `submit` refuses beyond (the caller's work is refused in turn, never piled up).
     public static let waitingMax = 10_000
 
     public init(threads: Int, name: String = "worker") {
-        handles = Mutex([])
+        handles = Locked([])
         let made = (0..<threads).map { index in
             Thread.start("\(name)-\(index)") { [self] in run() }
         }

@@ -10,12 +10,12 @@ public final class UringBackend: SystemBackend, Backend {
 
     /// - Parameters:
     ///   - doorbell: rung by whoever sends to this reactor's mailboxes.
-    ///   - commitLane: shared with other reactors; nil: one of its own.
+    ///   - commitLanes: shared with other reactors; nil: one of its own.
     public init(
-        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLane: FileLane? = nil
+        index: Int, pool: WorkerPool, dns: DNSTransport, doorbell: Doorbell = Doorbell(), commitLanes: FileLanes? = nil
     ) throws(UringUnavailable) {
         sockets = try UringSockets()
-        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLane: commitLane)
+        super.init(reactor: index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
         sockets.watch(doorbell)
     }
 
