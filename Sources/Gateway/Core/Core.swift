@@ -115,27 +115,47 @@ final class Core: Queues.Owner {
     func step() {
         // A box that was left half full rings no more; a spill list waits for room.
         let isQuiet =
-            local.isEmpty && inboxes.allSatisfy(\.isEmpty) && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
+            local.isEmpty && continuations.isEmpty && inboxes.allSatisfy(\.isEmpty)
+            && outboxes.allSatisfy { $0 == nil || $0!.spilled == 0 }
         reactor.turn(mayWait: isQuiet)
+        callbacks.begin(reactor.now)
         for inbox in inboxes {
             for _ in 0..<Self.mailPerTurn {
                 guard let message = inbox.receive() else { break }
-                handle(message)
+                timed("message") { handle(message) }
             }
         }
-        for finished in reactor.finished { handle(finished) }
-        handleSpool()
-        for completion in reactor.completions { handle(completion) }
-        for token in reactor.expired { expire(token) }
+        for finished in reactor.finished { timed("file or look-up") { handle(finished) } }
+        timed("commit") { handleSpool() }
+        for completion in reactor.completions { timed("socket") { handle(completion) } }
+        for token in reactor.expired { timed("timer") { expire(token) } }
         for _ in 0..<Self.localRounds where !local.isEmpty {
             let messages = local
             local = []
-            for message in messages { handle(message) }
+            for message in messages { timed("message") { handle(message) } }
         }
-        spool.flush()
-        for outbox in outboxes { outbox?.flush() }
-        log.flush()
+        let due = continuations.count
+        for _ in 0..<due { timed("walk") { continuations.removeFirst()() } }
+        timed("end of turn") {
+            spool.flush()
+            for outbox in outboxes { outbox?.flush() }
+            log.flush()
+        }
         if isStopping { proceedStopping() }
+    }
+
+    /// What was too long for one callback and goes on.
+    private var continuations: [() -> Void] = []
+
+    func nextTurn(_ body: @escaping () -> Void) { continuations.append(body) }
+
+    private var callbacks = CallbackClock()
+
+    /// A callback (design §3: none longer than 1 ms, a slow one is told of).
+    private func timed(_ what: StaticString, _ callback: () -> Void) {
+        callback()
+        guard let took = callbacks.ended(reactor.backend.monotonicNow()) else { return }
+        log.note(.warning, "slow-callback", "\(what): \(took / 1_000_000) ms")
     }
 
     func send(_ message: CoreMessage, to core: Int) {
@@ -168,7 +188,7 @@ final class Core: Queues.Owner {
         case .settle(let key, let address, let settlements): queues.settle(key, address, settlements)
         case .credit(let token, let count): forwarding.find(token)?.credited(count)
         case .sessionEnded(let key, let address, let end): queues.sessionEnded(key, address, end)
-        case .request(let request): queues.answer(request, routes)
+        case .request(let request): queues.answer(request)
         case .shutDown: beginStopping()
         }
     }
@@ -488,9 +508,11 @@ final class Core: Queues.Owner {
         guard reactor.now >= tickAt + Limits.nanosecondsPerSecond else { return }
         tickAt = reactor.now
         ticks += 1
-        queues.tick()
+        queues.tick(routes)
         noteHangs()
-        counters.longestTurnNanoseconds.store(Int(reactor.longestTurn), ordering: .relaxed)
+        callbacks.tick()
+        counters.longestCallbackNanoseconds.store(Int(callbacks.longest), ordering: .relaxed)
+        counters.slowCallbacks.store(callbacks.slow, ordering: .relaxed)
         counters.busyNanoseconds.store(Int(reactor.busyNanoseconds), ordering: .relaxed)
         counters.messageMemoryBytes.store(memoryBytes, ordering: .relaxed)
         counters.commits.store(Int(spool.commits), ordering: .relaxed)

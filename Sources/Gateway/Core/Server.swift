@@ -98,7 +98,7 @@ final class Server: MailProcess, @unchecked Sendable {
                     cpu: cpu, sessions: counters.sessions.load(ordering: .relaxed),
                     forwardSessions: counters.forwardSessions.load(ordering: .relaxed),
                     queued: counters.queued.load(ordering: .relaxed),
-                    longestTurnMicroseconds: counters.longestTurnNanoseconds.load(ordering: .relaxed) / 1_000,
+                    longestTurnMicroseconds: counters.longestCallbackNanoseconds.load(ordering: .relaxed) / 1_000,
                     busy: min(1, Double(counters.busyNanoseconds.load(ordering: .relaxed)) / 1e9 / uptime))
             }, accepted: sum { $0.accepted.load(ordering: .relaxed) },
             delivered: sum { $0.delivered.load(ordering: .relaxed) },

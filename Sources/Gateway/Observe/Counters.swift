@@ -18,7 +18,8 @@ final class Counters: Sendable {
     let possibleDuplicates = Atomic<Int>(0)
     let damaged = Atomic<Int>(0)
     let alarms = Atomic<Int>(0)
-    let longestTurnNanoseconds = Atomic<Int>(0)
+    let longestCallbackNanoseconds = Atomic<Int>(0)
+    let slowCallbacks = Atomic<Int>(0)
     let busyNanoseconds = Atomic<Int>(0)
     let messageMemoryBytes = Atomic<Int>(0)
     /// Replies to senders by code, 200...599.

@@ -61,7 +61,8 @@ extension Metric.Declaration {
         "damaged_total", .counter, "Files set aside because their content is not what was written")
     static let alarms = Self("alarms_total", .counter, "Alarms raised since the start")
     static let longestCallback = Self(
-        "longest_callback_seconds", .gauge, "The longest turn of a reactor since the start, of all reactors")
+        "longest_callback_seconds", .gauge, "The longest callback of a reactor since the start, of all reactors")
+    static let slowCallbacks = Self("slow_callbacks_total", .counter, "Callbacks of 10 ms or more since the start")
     static let busy = Self("reactor_busy_seconds_total", .counter, "Time that reactors did not wait")
     static let messageMemory = Self("message_memory_bytes", .gauge, "Bytes of messages that are being received")
     static let gateways = Self("gateways", .gauge, "Gateways in the directory")
@@ -102,7 +103,9 @@ extension Metric {
             Metric(.alarms, sum { $0.alarms.load(ordering: .relaxed) }),
             Metric(
                 .longestCallback,
-                Double(counters.map { $0.longestTurnNanoseconds.load(ordering: .relaxed) }.max() ?? 0) * nanoseconds),
+                Double(counters.map { $0.longestCallbackNanoseconds.load(ordering: .relaxed) }.max() ?? 0)
+                    * nanoseconds),
+            Metric(.slowCallbacks, sum { $0.slowCallbacks.load(ordering: .relaxed) }),
             Metric(.busy, Double(sum { $0.busyNanoseconds.load(ordering: .relaxed) }) * nanoseconds),
             Metric(.messageMemory, sum { $0.messageMemoryBytes.load(ordering: .relaxed) }),
             Metric(.gateways, status.gateways),

@@ -28,6 +28,8 @@ final class GatewayQueue {
     /// Oldest first, as they arrived.
     private var ready: Deque<ParcelReference> = []
     private var deferred = Heap<Deferred>()
+    /// Deferred ones that need not wait for their time any more.
+    private var released = Heap<Deferred>()
     /// Sessions that are up.
     var sessions: [Session] = []
     /// Sessions ordered and not yet up.
@@ -56,7 +58,8 @@ final class GatewayQueue {
     }
 
     var readyCount: Int { ready.count }
-    var isEmpty: Bool { queued == 0 }
+    /// Nothing waits, nobody is on the way.
+    var isIdle: Bool { queued == 0 && leased == 0 && opening == 0 && sessions.isEmpty }
 
     func append(_ reference: ParcelReference) { ready.append(reference) }
     func putBack(_ reference: ParcelReference) { ready.prepend(reference) }
@@ -73,18 +76,43 @@ final class GatewayQueue {
     }
 
     func peekReady(_ index: borrowing ParcelIndex) -> ParcelReference? {
-        ready.first { index.holds($0) && index[$0].state == .ready }
+        while let first = ready.first {
+            if index.holds(first), index[first].state == .ready { return first }
+            ready.removeFirst()
+        }
+        return nil
     }
 
-    var nextDeferredSeconds: UInt32? { deferred.min?.seconds }
+    /// 0: now.
+    var nextDeferredSeconds: UInt32? { released.isEmpty ? deferred.min?.seconds : 0 }
 
-    /// Moves what is due (or everything) to the ready ones.
+    /// Moved in one callback; the rest in the next ones.
+    private static let releasedAtOnce = 2_000
+
+    /// All that is deferred now counts as due.
+    func releaseAll() {
+        if released.isEmpty {
+            swap(&released, &deferred)
+        } else {
+            released.insert(contentsOf: deferred.unordered)
+            deferred = Heap()
+        }
+    }
+
+    /// Moves what is due to the ready ones, or a part of it.
     func release(until seconds: UInt32, _ index: inout ParcelIndex) {
-        while let first = deferred.min, first.seconds <= seconds {
-            deferred.removeMin()
-            guard index.holds(first.reference), index[first.reference].state == .deferred else { continue }
-            index[first.reference].state = .ready
-            ready.append(first.reference)
+        for _ in 0..<Self.releasedAtOnce {
+            let due: Deferred
+            if let next = released.popMin() {
+                due = next
+            } else if let next = deferred.min, next.seconds <= seconds {
+                due = deferred.removeMin()
+            } else {
+                return
+            }
+            guard index.holds(due.reference), index[due.reference].state == .deferred else { continue }
+            index[due.reference].state = .ready
+            ready.append(due.reference)
         }
     }
 

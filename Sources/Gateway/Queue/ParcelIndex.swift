@@ -31,62 +31,74 @@ struct ParcelIndex: ~Copyable {
         var isDoomed = false
     }
 
-    private var entries: [Entry] = []
+    /// So that growing never copies what is there.
+    private var chunks: [UnsafeMutablePointer<Entry>] = []
+    private static let chunkBits = 12
+    private static let chunkEntries = 1 << chunkBits
+    /// In use or free; for walks in slices.
+    private(set) var slots = 0
     private var free: Int32 = -1
     private(set) var count = 0
 
     init() { assert(MemoryLayout<Entry>.stride <= 64) }
 
-    mutating func insert(_ id: QueueID, bytes: Int, queue: Int32, hot: HotParcel?) -> ParcelReference {
-        let slot: Int32
-        if free >= 0 {
-            slot = free
-            free = entries[Int(slot)].nextFree
-        } else {
-            slot = Int32(entries.count)
-            entries.append(Entry())
+    deinit {
+        for (at, chunk) in chunks.enumerated() {
+            chunk.deinitialize(count: min(Self.chunkEntries, slots - at * Self.chunkEntries))
+            chunk.deallocate()
         }
-        let generation = entries[Int(slot)].generation &+ 1
-        entries[Int(slot)] = Entry(id: id, hot: hot, bytes: bytes, queue: queue, generation: generation, state: .ready)
+    }
+
+    private func entry(_ slot: Int) -> UnsafeMutablePointer<Entry> {
+        chunks[slot >> Self.chunkBits] + (slot & (Self.chunkEntries - 1))
+    }
+
+    mutating func insert(_ id: QueueID, bytes: Int, queue: Int32, hot: HotParcel?) -> ParcelReference {
+        let slot: Int
+        if free >= 0 {
+            slot = Int(free)
+            free = entry(slot).pointee.nextFree
+        } else {
+            slot = slots
+            if slot & (Self.chunkEntries - 1) == 0 { chunks.append(.allocate(capacity: Self.chunkEntries)) }
+            entry(slot).initialize(to: Entry())
+            slots += 1
+        }
+        let generation = entry(slot).pointee.generation &+ 1
+        entry(slot).pointee = Entry(
+            id: id, hot: hot, bytes: bytes, queue: queue, generation: generation, state: .ready)
         count += 1
-        return ParcelReference(slot: slot, generation: generation)
+        return ParcelReference(slot: Int32(slot), generation: generation)
     }
 
     func holds(_ reference: ParcelReference) -> Bool {
-        reference.slot >= 0 && Int(reference.slot) < entries.count
-            && entries[Int(reference.slot)].generation == reference.generation
-            && entries[Int(reference.slot)].state != .free
+        guard reference.slot >= 0, Int(reference.slot) < slots else { return false }
+        let entry = entry(Int(reference.slot))
+        return entry.pointee.generation == reference.generation && entry.pointee.state != .free
     }
 
     subscript(_ reference: ParcelReference) -> Entry {
         get {
             precondition(holds(reference), "a parcel that has gone")
-            return entries[Int(reference.slot)]
+            return entry(Int(reference.slot)).pointee
         }
-        _modify { yield &entries[Int(reference.slot)] }
+        _modify {
+            precondition(holds(reference), "a parcel that has gone")
+            yield &entry(Int(reference.slot)).pointee
+        }
     }
 
     mutating func remove(_ reference: ParcelReference) {
         precondition(holds(reference))
-        let generation = entries[Int(reference.slot)].generation
-        entries[Int(reference.slot)] = Entry(nextFree: free, generation: generation)
+        entry(Int(reference.slot)).pointee = Entry(nextFree: free, generation: reference.generation)
         free = reference.slot
         count -= 1
     }
 
-    /// Slots in use or free; for walks in slices.
-    var slots: Int { entries.count }
-
     func reference(at slot: Int) -> ParcelReference? {
-        guard entries[slot].state != .free else { return nil }
-        return ParcelReference(slot: Int32(slot), generation: entries[slot].generation)
-    }
-
-    func find(_ id: QueueID) -> [ParcelReference] {
-        entries.indices.compactMap { slot in
-            entries[slot].state != .free && entries[slot].id == id
-                ? ParcelReference(slot: Int32(slot), generation: entries[slot].generation) : nil
-        }
+        let entry = entry(slot)
+        guard entry.pointee.state != .free else { return nil }
+        return ParcelReference(slot: Int32(slot), generation: entry.pointee.generation)
     }
 }
 

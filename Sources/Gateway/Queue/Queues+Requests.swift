@@ -3,31 +3,42 @@ import Reactor
 
 /// What administrators ask of the queues.
 extension Queues {
-    func answer(_ request: CoreRequest, _ routes: Routes) {
+    func answer(_ request: CoreRequest) {
+        let answer = request.answer
         switch request.what {
-        case .list(let gatewayID, let limit): list(gatewayID, limit, request.answer)
-        case .flush(let gatewayID): request.answer(.done(flush(gatewayID)))
-        case .find(let id): describe(index.find(id), request.answer)
-        case .delete(let id): request.answer(end(id, bounces: false))
-        case .bounce(let id): request.answer(end(id, bounces: true))
-        case .export(let id): export(id, request.answer)
-        case .drop(let gatewayID): request.answer(drop(gatewayID, bounces: false))
-        case .bounceAll(let gatewayID): request.answer(drop(gatewayID, bounces: true))
-        case .health: request.answer(.health(healths))
+        case .list(let gatewayID, let limit): list(gatewayID, limit, answer)
+        case .flush(let gatewayID): flush(gatewayID, answer)
+        case .find(let id): find(id) { [self] in describe($0, answer) }
+        case .delete(let id): find(id) { [self] in answer(end($0, id, bounces: false)) }
+        case .bounce(let id): find(id) { [self] in answer(end($0, id, bounces: true)) }
+        case .export(let id): find(id) { [self] in export($0.first, answer) }
+        case .drop(let gatewayID): drop(gatewayID, bounces: false, answer)
+        case .bounceAll(let gatewayID): drop(gatewayID, bounces: true, answer)
+        case .health: health(answer)
         }
     }
 
+    typealias Answer = @Sendable (CoreAnswer) -> Void
+
     // MARK: Looking
 
-    private var healths: [QueueHealth] {
-        queues.map { queue in
-            QueueHealth(
-                domain: queue.route.gateway.domain, destination: queue.key.destination,
-                state: queue.holdReason == "held" ? "held" : queue.health.state.word,
-                detail: queue.holdReason ?? (queue.health.detail.isEmpty ? queue.lastReply ?? "" : queue.health.detail),
-                queued: queue.queued, bytes: queue.queuedBytes, sessions: queue.sessions.count + queue.opening,
-                oldest: oldest(queue))
+    private func health(_ answer: @escaping Answer) {
+        var all: [QueueHealth] = []
+        walkQueues { [self] queue in
+            all.append(health(queue))
+            return true
+        } then: {
+            answer(.health(all))
         }
+    }
+
+    private func health(_ queue: GatewayQueue) -> QueueHealth {
+        QueueHealth(
+            domain: queue.route.gateway.domain, destination: queue.key.destination,
+            state: queue.holdReason == "held" ? "held" : queue.health.state.word,
+            detail: queue.holdReason ?? (queue.health.detail.isEmpty ? queue.lastReply ?? "" : queue.health.detail),
+            queued: queue.queued, bytes: queue.queuedBytes, sessions: queue.sessions.count + queue.opening,
+            oldest: oldest(queue))
     }
 
     /// Of the ready ones, which keep their order of arrival.
@@ -35,18 +46,33 @@ extension Queues {
         queue.peekReady(index).map { Double(index[$0].id.milliseconds) / 1_000 }
     }
 
-    private func list(_ gatewayID: UInt64?, _ limit: Int, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
+    private func list(_ gatewayID: UInt64?, _ limit: Int, _ answer: @escaping Answer) {
         var references: [ParcelReference] = []
-        for slot in 0..<index.slots where references.count < limit {
-            guard let reference = index.reference(at: slot), index[reference].state != .leaving else { continue }
-            let key = queues[Int(index[reference].queue)].key
-            if gatewayID == nil || key.gatewayID == gatewayID { references.append(reference) }
+        walkParcels { [self] reference in
+            if index[reference].state != .leaving,
+                gatewayID == nil || queue(of: reference).key.gatewayID == gatewayID
+            {
+                references.append(reference)
+            }
+            return references.count < limit
+        } then: { [self] in
+            describe(references, answer)
         }
-        describe(references, answer)
+    }
+
+    /// A message's parcels.
+    private func find(_ id: QueueID, then: @escaping ([ParcelReference]) -> Void) {
+        var found: [ParcelReference] = []
+        walkParcels { [self] reference in
+            if index[reference].id == id { found.append(reference) }
+            return true
+        } then: { [self] in
+            then(found.filter { index.holds($0) && index[$0].id == id })
+        }
     }
 
     /// Envelopes are read from the files, a few at a time.
-    private func describe(_ references: [ParcelReference], _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
+    private func describe(_ references: [ParcelReference], _ answer: @escaping Answer) {
         guard !references.isEmpty else { return answer(.queued([])) }
         let walk = Walk(references) { answer(.queued($0)) }
         for _ in 0..<min(Self.readAtOnce, references.count) { describeNext(walk) }
@@ -61,7 +87,7 @@ extension Queues {
             walk.add(nil)
             return describeNext(walk)
         }
-        let queue = queues[Int(index[reference].queue)]
+        let queue = queue(of: reference)
         owner.load(queue.route.store, view(reference), contentMaxBytes: 0) { [self] loaded in
             walk.add(index.holds(reference) ? message(index[reference], queue, try? loaded.get()) : nil)
             describeNext(walk)
@@ -97,7 +123,7 @@ extension Queues {
         func add(_ message: QueuedMessage?) {
             if let message { messages.append(message) }
             left -= 1
-            if left == 0 { done(messages.sorted { $0.id < $1.id }) }
+            if left == 0 { done(messages) }
         }
     }
 
@@ -129,10 +155,10 @@ extension Queues {
             lastReply: entry.attempts > 0 || queue.health.isDown || queue.health.hasNoNextHop ? queue.lastReply : nil)
     }
 
-    private func export(_ id: QueueID, _ answer: @escaping @Sendable (CoreAnswer) -> Void) {
-        guard let reference = index.find(id).first else { return answer(.notFound) }
+    private func export(_ reference: ParcelReference?, _ answer: @escaping Answer) {
+        guard let reference else { return answer(.notFound) }
         let entry = index[reference]
-        owner.load(queues[Int(entry.queue)].route.store, view(reference), contentMaxBytes: entry.bytes) { loaded in
+        owner.load(queue(of: reference).route.store, view(reference), contentMaxBytes: entry.bytes) { loaded in
             switch loaded {
             case .success(let parcel): answer(.content(parcel.prefix))
             case .failure(.damaged(let why)): answer(.busy("the message can't be exported: \(why)"))
@@ -144,20 +170,22 @@ extension Queues {
     // MARK: Changing
 
     /// Everything that waits may go now, whatever retry, health or `onContact` say; never against a hold.
-    private func flush(_ gatewayID: UInt64?) -> Int {
+    private func flush(_ gatewayID: UInt64?, _ answer: @escaping Answer) {
         var count = 0
-        for queue in queues where gatewayID == nil || queue.key.gatewayID == gatewayID {
-            queue.release(until: .max, &index)
+        walkQueues { [self] queue in
+            guard gatewayID == nil || queue.key.gatewayID == gatewayID else { return true }
+            queue.releaseAll()
             queue.health.tryNow()
             queue.isFlushing = true
             count += queue.queued
             pump(queue)
+            return true
+        } then: {
+            answer(.done(count))
         }
-        return count
     }
 
-    private func end(_ id: QueueID, bounces: Bool) -> CoreAnswer {
-        let references = index.find(id)
+    private func end(_ references: [ParcelReference], _ id: QueueID, bounces: Bool) -> CoreAnswer {
         guard !references.isEmpty else { return .notFound }
         for reference in references where index[reference].state == .leased {
             return .busy("\(id) is being handed over just now; try again in a moment")
@@ -169,7 +197,7 @@ extension Queues {
     }
 
     private func end(_ reference: ParcelReference, bounces: Bool) {
-        let queue = queues[Int(index[reference].queue)]
+        let queue = queue(of: reference)
         if bounces {
             bounce(
                 reference, queue, Reply(550, EnhancedStatus(5, 7, 1), "Returned by the administrator"), isFinal: true,
@@ -180,16 +208,20 @@ extension Queues {
         }
     }
 
+    /// Ends that one callback takes.
+    private static let endsAtOnce = 500
+
     /// All mail of a gateway that is being deleted.
-    private func drop(_ gatewayID: UInt64, bounces: Bool) -> CoreAnswer {
+    private func drop(_ gatewayID: UInt64, bounces: Bool, _ answer: @escaping Answer) {
         var count = 0
-        for slot in 0..<index.slots {
-            guard let reference = index.reference(at: slot), index[reference].state != .leased,
-                queues[Int(index[reference].queue)].key.gatewayID == gatewayID
-            else { continue }
-            end(reference, bounces: bounces)
-            count += 1
+        walkParcels(atOnce: Self.endsAtOnce) { [self] reference in
+            if index[reference].state != .leased, queue(of: reference).key.gatewayID == gatewayID {
+                end(reference, bounces: bounces)
+                count += 1
+            }
+            return true
+        } then: {
+            answer(.done(count))
         }
-        return .done(count)
     }
 }

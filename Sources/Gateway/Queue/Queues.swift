@@ -11,6 +11,8 @@ final class Queues {
         func send(_ message: CoreMessage, to core: Int)
         /// Composes and commits a notice; `then` runs when it is durable (or with a fault when it can't be).
         func notify(_ notice: Notice, then: @escaping (Bool) -> Void)
+        /// Runs `body` in the next turn: what would take too long goes on there.
+        func nextTurn(_ body: @escaping () -> Void)
         /// Reads a parcel's envelope and first bytes.
         func load(
             _ store: Store, _ lease: Lease, contentMaxBytes: Int,
@@ -25,7 +27,9 @@ final class Queues {
     private let cores: Int
     private let timerKind: UInt8
     var index = ParcelIndex()
-    private(set) var queues: [GatewayQueue] = []
+    /// By number; nil: free.
+    private(set) var queues: [GatewayQueue?] = []
+    private var freeNumbers: [Int32] = []
     private var numbers: [QueueKey: Int32] = [:]
     private var probesLeft = 0
     private var probeSecond: UInt64 = 0
@@ -46,14 +50,41 @@ final class Queues {
     // MARK: Queues
 
     func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
-        if let number = numbers[key] { return queues[Int(number)] }
+        if let queue = find(key) { return queue }
         guard let route = routes.route(forID: key.gatewayID) else { return nil }
-        let number = Int32(queues.count)
+        let number = freeNumbers.popLast() ?? Int32(queues.count)
         let queue = GatewayQueue(
             key: key, number: number, route: route, isKeptHeld: key.destination == Self.keptDestination)
-        queues.append(queue)
+        if Int(number) == queues.count { queues.append(queue) } else { queues[Int(number)] = queue }
         numbers[key] = number
         return queue
+    }
+
+    /// The queue that a parcel waits in.
+    func queue(of reference: ParcelReference) -> GatewayQueue {
+        guard let queue = queues[Int(index[reference].queue)] else {
+            preconditionFailure("a parcel whose queue has gone")
+        }
+        return queue
+    }
+
+    private func find(_ key: QueueKey) -> GatewayQueue? { numbers[key].flatMap { queues[Int($0)] } }
+
+    private static let lookedAtPerSecond = 200
+    private var nextLook = 0
+
+    /// Queues that nobody needs any more: of deleted gateways, and of destinations to which all mail has gone.
+    private func forgetIdle(_ routes: Routes) {
+        for _ in 0..<min(Self.lookedAtPerSecond, queues.count) {
+            nextLook = nextLook + 1 < queues.count ? nextLook + 1 : 0
+            guard let queue = queues[nextLook], queue.isIdle, !queue.isListing,
+                !queue.key.destination.isEmpty || routes.route(forID: queue.key.gatewayID) == nil
+            else { continue }
+            reactor.cancelTimer(queue.timer)
+            numbers[queue.key] = nil
+            freeNumbers.append(queue.number)
+            queues[nextLook] = nil
+        }
     }
 
     /// The destination of mail that is kept in `@system` (Postmaster's, while nobody is named for it).
@@ -61,18 +92,59 @@ final class Queues {
 
     /// The gateways' settings changed: what was known of a primary whose next hop changed no longer holds.
     func changed(_ routes: Routes) {
-        for queue in queues {
-            guard let route = routes.route(forID: queue.key.gatewayID) else { continue }
-            let old = queue.route.gateway
-            guard old !== route.gateway else { continue }
-            queue.route = route
-            if old.forward != route.gateway.forward {
-                for at in queue.sessions.indices { queue.sessions[at].isStale = true }
-                queue.staleOpening = queue.opening
-                queue.health.tryNow()
-            }
-            pump(queue)
+        // A walk that is under way begins again with these.
+        changes += 1
+        let change = changes
+        walkQueues { [self] queue in
+            guard change == changes else { return false }
+            take(routes.route(forID: queue.key.gatewayID), queue)
+            return true
+        } then: {
         }
+    }
+
+    private var changes = 0
+
+    private func take(_ route: Route?, _ queue: GatewayQueue) {
+        guard let route else { return }
+        let old = queue.route.gateway
+        guard old !== route.gateway else { return }
+        queue.route = route
+        if old.forward != route.gateway.forward {
+            for at in queue.sessions.indices { queue.sessions[at].isStale = true }
+            queue.staleOpening = queue.opening
+            queue.health.tryNow()
+        }
+        pump(queue)
+    }
+
+    // MARK: Walks
+
+    private static let queuesAtOnce = 200
+
+    /// Looks at all queues, some in one callback. `visit` says whether to go on.
+    func walkQueues(
+        from first: Int = 0, _ visit: @escaping (GatewayQueue) -> Bool, then: @escaping () -> Void
+    ) {
+        let end = min(first + Self.queuesAtOnce, queues.count)
+        for number in first..<max(first, end) {
+            if let queue = queues[number], !visit(queue) { return then() }
+        }
+        guard end < queues.count else { return then() }
+        owner.nextTurn { [self] in walkQueues(from: end, visit, then: then) }
+    }
+
+    /// Looks at all parcels, some in one callback: of those that come or go meanwhile, some.
+    func walkParcels(
+        from first: Int = 0, atOnce count: Int = 10_000, _ visit: @escaping (ParcelReference) -> Bool,
+        then: @escaping () -> Void
+    ) {
+        let end = min(first + count, index.slots)
+        for slot in first..<max(first, end) {
+            if let reference = index.reference(at: slot), !visit(reference) { return then() }
+        }
+        guard end < index.slots else { return then() }
+        owner.nextTurn { [self] in walkParcels(from: end, atOnce: count, visit, then: then) }
     }
 
     /// Recovery begins or ends for a gateway.
@@ -199,7 +271,8 @@ final class Queues {
         queue.sessions.append(GatewayQueue.Session(address: address, isStale: isStale))
         if queue.health.answered() {
             // After an outage all that waits may go, slowly at first (design §6).
-            queue.release(until: .max, &index)
+            queue.releaseAll()
+            queue.release(until: seconds, &index)
             log.health(queue.route.gateway.domain, queue.health.state.word, "answers again")
         }
     }
@@ -252,8 +325,6 @@ final class Queues {
         }
         pump(queue)
     }
-
-    private func find(_ key: QueueKey) -> GatewayQueue? { numbers[key].map { queues[Int($0)] } }
 
     // MARK: Settling
 
@@ -559,13 +630,15 @@ final class Queues {
     }
 
     func timerFired(_ token: Token) {
-        guard Int(token.index) < queues.count else { return }
-        let queue = queues[Int(token.index)]
+        guard Int(token.index) < queues.count, let queue = queues[Int(token.index)] else { return }
         queue.timer = .none
         queue.timerAt = .max
         pump(queue)
     }
 
     /// Once a second.
-    func tick() { clock.look(now: reactor.now, wall: reactor.wall, log) }
+    func tick(_ routes: Routes) {
+        clock.look(now: reactor.now, wall: reactor.wall, log)
+        forgetIdle(routes)
+    }
 }

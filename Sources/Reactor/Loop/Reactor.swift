@@ -15,8 +15,7 @@ public final class Reactor {
     public private(set) var expired: [Token] = []
     private var timers: TimerWheel
 
-    /// Nanoseconds from the end of the wait to the next `turn`, of the longest turn so far, and the owner's work in all.
-    public private(set) var longestTurn: UInt64 = 0
+    /// Nanoseconds from the ends of the waits to the next `turn`s: the owner's work in all.
     public private(set) var busyNanoseconds: UInt64 = 0
     public private(set) var turns: UInt64 = 0
 
@@ -39,7 +38,6 @@ public final class Reactor {
         expired.removeAll(keepingCapacity: true)
         let ended = backend.monotonicNow()
         busyNanoseconds += ended - now
-        longestTurn = max(longestTurn, ended - now)
         turns += 1
         backend.turn(
             &operations, until: mayWait ? timers.nextDeadline : 0, completions: &completions, finished: &finished)
@@ -47,7 +45,4 @@ public final class Reactor {
         wall = backend.wallNow()
         timers.advance(to: now, expired: &expired)
     }
-
-    /// Forgets the longest turn, for a metric that is read at intervals.
-    public func resetLongestTurn() { longestTurn = 0 }
 }

@@ -189,7 +189,7 @@ final class SimulatedGateway {
     var queue: [QueuedMessage] {
         ask(.list(gatewayID: nil, limit: .max)).flatMap { answer -> [QueuedMessage] in
             if case .queued(let list) = answer { list } else { [] }
-        }
+        }.sorted { $0.id < $1.id }
     }
 
     func flush(_ domain: String? = nil) {
