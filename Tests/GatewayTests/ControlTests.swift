@@ -48,7 +48,7 @@ private func ask(_ process: IdleMailProcess, _ command: String, _ arguments: Str
     let stored = try process.directory.get("altn.test")
     #expect(stored.document.forward.server == MailServer("mail.altn.test") && stored.document.forward.port == 2525)
     #expect(stored.document.quota.maxBytes == 1 << 30)
-    #expect(process.events == ["created altn.test"])
+    #expect(process.events == ["created altn.test", "publish"])
 
     #expect(ask(process, "gateway.create", #"{"domain":"b.test"}"#).contains(#""warnings":["no next hop"]"#))
     #expect(ask(process, "gateway.create", #"{"domain":"b.test"}"#).contains("exists already"))
@@ -158,7 +158,7 @@ private func ask(_ process: IdleMailProcess, _ command: String, _ arguments: Str
     let bad = ask(process, "gateway.import", #"{"yaml":"[{domain: d.test}, {domain: c.test, hold: 7}]"}"#)
     #expect(bad.contains("`hold`") && bad.contains("refused"))
     #expect(ask(process, "gateway.import", #"{"yaml":"\#(yaml)"}"#).contains(#""created":["c.test"]"#))
-    #expect(process.events == ["updated b.test", "created c.test"])
+    #expect(process.events == ["updated b.test", "created c.test", "publish"])
 
     let exported = ControlService(process).answer(Array(#"{"v":1,"command":"gateway.export"}"#.utf8))
     let text = try ControlProtocol.decode(ControlAnswer<ControlText>.self, exported).result.text
@@ -219,7 +219,7 @@ private func ask(_ process: IdleMailProcess, _ command: String, _ arguments: Str
     #expect(ask(process, "settings.show").contains("`postmaster` is not set"))
     let text = ask(process, "settings.set", #"{"set":["postmaster=me@provider.test","smarthost=relay.test:587"]}"#)
     #expect(text.contains(#""smarthost":"relay.test:587""#) && text.contains(#""warnings":[]"#), "\(text)")
-    #expect(process.events == ["settings"])
+    #expect(process.events == ["publish"])
     #expect(ask(process, "settings.set", #"{"set":["quotaCode=500"]}"#).contains("452 or 552"))
     #expect(ask(process, "settings.set", #"{"set":["automatic.enabled=true"]}"#).contains("not in this version"))
 }

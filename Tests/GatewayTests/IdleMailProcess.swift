@@ -57,7 +57,7 @@ final class IdleMailProcess: MailProcess {
     }
 
     func deleted(_ gateway: StoredGateway) { try? note("deleted \(gateway.document.domain)") }
-    func settingsChanged() { try? note("settings") }
+    func publish() { try? note("publish") }
 
     func queue(domain: String?, limit: Int) throws(ControlFault) -> [QueuedMessage] {
         let all = state.withLock { $0.messages }

@@ -74,6 +74,7 @@ extension ControlService {
             process.deleted(created)
             throw error
         }
+        process.publish()
         return try done(report(created), warnings: warnings)
     }
 
@@ -94,6 +95,7 @@ extension ControlService {
         }
         let expectedETag = try arguments.optionalText("etag")
         let (updated, warnings) = try update(old, to: document, expectedETag: expectedETag)
+        process.publish()
         return try done(report(updated), warnings: warnings)
     }
 
@@ -164,6 +166,7 @@ extension ControlService {
                 warnings.append("`\(domain)`: \(error.message)")
             }
         }
+        if !dryRun { process.publish() }
         return try done(report, warnings: warnings)
     }
 

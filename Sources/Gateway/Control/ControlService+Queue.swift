@@ -42,6 +42,7 @@ extension ControlService {
                 warnings.append("`\(gateway.document.domain)`: \(error.message)")
             }
         }
+        if !updated.isEmpty { process.publish() }
         return try done(ControlCount(count: updated.count), warnings: warnings)
     }
 
@@ -73,7 +74,7 @@ extension ControlService {
             return settings
         }
         let stored = try directory { d throws(DirectoryFault) in try d.setSettings(settings) }
-        process.settingsChanged()
+        process.publish()
         return try settingsAnswer(stored)
     }
 }

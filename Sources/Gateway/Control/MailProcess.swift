@@ -15,13 +15,13 @@ protocol MailProcess: AnyObject, Sendable {
     var isReady: Bool { get }
     func status() -> ServerStatus
 
-    /// After a gateway was created: opens its store and publishes the snapshot.
+    /// After a gateway was created: opens its store; `publish` follows.
     ///
     /// - Returns: Warnings for people, such as that there is no next hop.
     /// - Throws: when its store can't be used; the gateway is then deleted again, and `deleted` follows.
     func created(_ gateway: StoredGateway) throws(ControlFault) -> [String]
 
-    /// After a gateway was changed: renames its store if needed and publishes the snapshot.
+    /// After a gateway was changed: renames its store if needed; `publish` follows.
     ///
     /// - Throws: when its store can't be used; the old document is then stored again, and `updated` with it follows.
     func updated(_ gateway: StoredGateway) throws(ControlFault) -> [String]
@@ -32,7 +32,8 @@ protocol MailProcess: AnyObject, Sendable {
     func deleting(_ gateway: StoredGateway, mail: MailDisposal) throws(ControlFault)
     /// After a gateway went, or one whose creation failed: puts its store aside and publishes the snapshot.
     func deleted(_ gateway: StoredGateway)
-    func settingsChanged()
+    /// The reactors learn what has changed.
+    func publish()
 
     /// - Parameters:
     ///   - domain: A-labels in lower case, or `@system`; nil: of all gateways.

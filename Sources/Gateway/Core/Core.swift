@@ -518,7 +518,7 @@ final class Core: Queues.Owner {
         counters.commits.store(Int(spool.commits), ordering: .relaxed)
         if index == 0 { measureSpace() }
         if ticks % 5 == 0 { tryFailedStores() }
-        if ticks % 60 == 0 { networks.forgetOldWaste(now: reactor.now) }
+        if ticks % 60 == 0 { networks.forgetOld(now: reactor.now) }
         let due = waiting.filter { $0.at <= reactor.now }
         waiting.removeAll { $0.at <= reactor.now }
         for (_, body) in due { body() }

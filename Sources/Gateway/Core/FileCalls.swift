@@ -25,6 +25,8 @@ final class FileCalls {
         let task = FileTask(token: register(.files(then)), device: store.device.id)
         task.steps = steps
         task.stopsAtFailure = stopsAtFailure
+        // Its directory stays open as long.
+        task.context = store
         reactor.backend.run(task, on: lane)
     }
 

@@ -53,6 +53,8 @@ final class Serve {
         let directory = try SQLiteDirectory(dataFolder: configuration.data) { Self.wall() / 1_000_000 }
         let keeper = StoreKeeper(dataPath: configuration.data, files: files, directory: directory) {
             UInt64.random(in: .min ... .max)
+        } close: {
+            close($0)
         }
         var complaints: [(String, String)] = []
         let snapshot = directory.snapshot

@@ -122,7 +122,7 @@ final class Server: MailProcess, @unchecked Sendable {
     // MARK: Gateways
 
     /// Sends the directory's snapshot with its stores to every reactor.
-    private func publish() {
+    func publish() {
         let routes = Routes(snapshot: directory.snapshot, stores: keeper.stores, devices: keeper.devices)
         current.withLock { $0 = routes }
         for outbox in outboxes { outbox.send(.routes(routes)) }
@@ -138,7 +138,6 @@ final class Server: MailProcess, @unchecked Sendable {
         } catch {
             throw ControlFault(error)
         }
-        publish()
         return warnings(compiled)
     }
 
@@ -160,7 +159,6 @@ final class Server: MailProcess, @unchecked Sendable {
         if let store = keeper.stores[gateway.id], store.path != keeper.path(of: compiled) {
             throw ControlFault(.refused, "`mailDirectory`: moving an existing mail directory is not in this version")
         }
-        publish()
         return warnings(compiled)
     }
 
@@ -220,8 +218,6 @@ final class Server: MailProcess, @unchecked Sendable {
         }
         publish()
     }
-
-    func settingsChanged() { publish() }
 
     // MARK: Queue
 

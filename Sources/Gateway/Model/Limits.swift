@@ -10,6 +10,10 @@ enum Limits {
     static let networkShare = 8
     /// Messages of the greatest size that one network may break off, or have refused for what they are, in ten minutes (T-D4).
     static let wastedMessages = 8
+    /// TLS handshakes of one client network: so many at once, then so many a second; the others wait, at most so long (T-B7).
+    static let handshakesAtOnce = 200
+    static let handshakesPerSecond = 40
+    static let handshakeWaitNanoseconds: UInt64 = 30_000_000_000
     /// A reply that can't be sent for this long ends the session.
     static let commandTimeoutSeconds = 300
     /// While content arrives: the longest pause, and below this rate (bytes a second, over a minute) the session ends.

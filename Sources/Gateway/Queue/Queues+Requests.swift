@@ -71,26 +71,34 @@ extension Queues {
         }
     }
 
-    /// Envelopes are read from the files, a few at a time.
+    /// Envelopes are read from the files, a few at a time and some in one callback.
     private func describe(_ references: [ParcelReference], _ answer: @escaping Answer) {
-        guard !references.isEmpty else { return answer(.queued([])) }
-        let walk = Walk(references) { answer(.queued($0)) }
-        for _ in 0..<min(Self.readAtOnce, references.count) { describeNext(walk) }
+        describe(references[...], []) { answer(.queued($0)) }
     }
 
-    private static let readAtOnce = 32
+    private static let describedAtOnce = 64
 
-    private func describeNext(_ walk: Walk) {
-        guard let reference = walk.takeNext() else { return }
-        // It may have left before its turn, or while its file is read.
-        guard index.holds(reference) else {
-            walk.add(nil)
-            return describeNext(walk)
+    private func describe(
+        _ references: ArraySlice<ParcelReference>, _ before: [QueuedMessage], then: @escaping ([QueuedMessage]) -> Void
+    ) {
+        // One may have left before its turn, or while its file is read.
+        let now = references.prefix(Self.describedAtOnce).filter { index.holds($0) }
+        let rest = references.dropFirst(Self.describedAtOnce)
+        var described = before
+        var left = now.count
+        let proceed = { [self] in
+            if rest.isEmpty { return then(described) }
+            // Hot parcels answer at once: never from within, so that the stack does not grow with the list.
+            owner.nextTurn { [self] in describe(rest, described, then: then) }
         }
-        let queue = queue(of: reference)
-        owner.load(queue.route.store, view(reference), contentMaxBytes: 0) { [self] loaded in
-            walk.add(index.holds(reference) ? message(index[reference], queue, try? loaded.get()) : nil)
-            describeNext(walk)
+        if left == 0 { return proceed() }
+        for reference in now {
+            let queue = queue(of: reference)
+            owner.load(queue.route.store, view(reference), contentMaxBytes: 0) { [self] loaded in
+                if index.holds(reference) { described.append(message(index[reference], queue, try? loaded.get())) }
+                left -= 1
+                if left == 0 { proceed() }
+            }
         }
     }
 
@@ -100,31 +108,6 @@ extension Queues {
         return Lease(
             slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
             hasState: entry.hasState)
-    }
-
-    /// Gathers answers that come one by one.
-    private final class Walk {
-        private var messages: [QueuedMessage] = []
-        private let references: [ParcelReference]
-        private var next = 0
-        private var left: Int
-        private let done: ([QueuedMessage]) -> Void
-
-        init(_ references: [ParcelReference], _ done: @escaping ([QueuedMessage]) -> Void) {
-            (self.references, left, self.done) = (references, references.count, done)
-        }
-
-        func takeNext() -> ParcelReference? {
-            guard next < references.count else { return nil }
-            next += 1
-            return references[next - 1]
-        }
-
-        func add(_ message: QueuedMessage?) {
-            if let message { messages.append(message) }
-            left -= 1
-            if left == 0 { done(messages) }
-        }
     }
 
     private func message(_ entry: ParcelIndex.Entry, _ queue: GatewayQueue, _ parcel: LoadedParcel?) -> QueuedMessage {

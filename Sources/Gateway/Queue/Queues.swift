@@ -398,6 +398,7 @@ final class Queues {
         task.steps = [
             .rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)
         ]
+        task.context = store
         reactor.backend.run(task, on: .bulk)
         store.discharge(entry.bytes)
         forget(reference, queue)

@@ -24,6 +24,11 @@ extension Core {
 
     func isUnlimited(_ client: IPAddress) -> Bool { settings.trust.unlimited.contains { $0.contains(client) } }
 
+    /// Nanoseconds until a TLS handshake may begin; nil: never.
+    func handshakeWait(of client: IPAddress) -> UInt64? {
+        isUnlimited(client) ? 0 : networks.handshake(client, now: reactor.now, reactors: count)
+    }
+
     // MARK: Recipients
 
     /// - Parameters:
@@ -186,8 +191,10 @@ struct ClientNetworks {
         /// Of content that was broken off or refused for what it was, since `wastedAt` (monotonic nanoseconds).
         var wasted = 0
         var wastedAt: UInt64 = 0
+        /// When the handshakes begun so far are worked off, at the allowed rate.
+        var handshakesUntil: UInt64 = 0
 
-        var isOver: Bool { connections <= 0 && memory <= 0 && wasted == 0 }
+        var isOver: Bool { connections <= 0 && memory <= 0 && wasted == 0 && handshakesUntil == 0 }
     }
     private var uses: [UInt64: Use] = [:]
 
@@ -224,20 +231,42 @@ struct ClientNetworks {
     }
 
     mutating func waste(_ address: IPAddress, _ bytes: Int, now: UInt64) {
-        if uses.count > Self.networksMax { forgetWaste { _ in true } }
+        if uses.count > Self.networksMax { forget { _ in true } }
         change(address) { use in
             if now - use.wastedAt >= Self.wasteNanoseconds { (use.wasted, use.wastedAt) = (0, now) }
             use.wasted += bytes
         }
     }
 
-    /// Once in a while.
-    mutating func forgetOldWaste(now: UInt64) { forgetWaste { now - $0 >= Self.wasteNanoseconds } }
+    // MARK: Handshakes (T-B7)
 
-    private mutating func forgetWaste(_ isOld: (UInt64) -> Bool) {
-        for (key, use) in uses where use.wasted > 0 && isOld(use.wastedAt) {
+    /// A handshake costs what a hundred commands do: beyond a rate they wait their turn.
+    ///
+    /// - Parameter reactors: share the rate.
+    /// - Returns: nanoseconds until it may begin; nil: too long.
+    mutating func handshake(_ address: IPAddress, now: UInt64, reactors: Int) -> UInt64? {
+        if uses.count > Self.networksMax { forget { _ in true } }
+        var wait: UInt64? = 0
+        change(address) { use in
+            let interval = UInt64(reactors) * Limits.nanosecondsPerSecond / UInt64(Limits.handshakesPerSecond)
+            let credit = interval * UInt64(max(1, Limits.handshakesAtOnce / reactors))
+            let until = max(use.handshakesUntil, now) + interval
+            let due = until > now + credit ? until - now - credit : 0
+            wait = due <= Limits.handshakeWaitNanoseconds ? due : nil
+            if wait != nil { use.handshakesUntil = until }
+        }
+        return wait
+    }
+
+    /// Once in a while.
+    mutating func forgetOld(now: UInt64) {
+        forget { now - $0.wastedAt >= Self.wasteNanoseconds && $0.handshakesUntil <= now }
+    }
+
+    private mutating func forget(_ isOld: (Use) -> Bool) {
+        for (key, use) in uses where (use.wasted > 0 || use.handshakesUntil > 0) && isOld(use) {
             var use = use
-            use.wasted = 0
+            (use.wasted, use.handshakesUntil) = (0, 0)
             uses[key] = use.isOver ? nil : use
         }
     }

@@ -18,6 +18,8 @@ final class ReceiveSession {
         /// Room: in the large writer, in the commits, in the peer's window, or a pause after many errors.
         case room
         case handshake
+        /// Too many handshakes of its network came before it.
+        case handshakeTurn
         /// The last reply is on its way; then the peer's end, or a moment.
         case goodbye
         case closed
@@ -54,7 +56,8 @@ final class ReceiveSession {
         var reversePath: ReversePath
         var parameters: MailParameters
         var parcels: [(route: Route, destination: String, recipients: [Envelope.Recipient])] = []
-        var reserved: [(Store, Int)] = []
+        /// Bytes reserved in each parcel's store.
+        var reserved = 0
         /// What the recipients take in the heads of the mail files, at most.
         var headBytes = 0
     }
@@ -139,6 +142,14 @@ final class ReceiveSession {
     // MARK: TLS
 
     private func beginTLS() {
+        guard let wait = core.handshakeWait(of: client) else { return end("too many TLS handshakes from its network") }
+        guard wait > 0 else { return shakeHands() }
+        waiting = .handshakeTurn
+        setDeadline(seconds: 60)
+        armTimer(core.reactor.now + wait)
+    }
+
+    private func shakeHands() {
         guard let context = core.settings.serverTLS else { return end("TLS is not configured") }
         do throws(TLSFault) {
             let session = try TLSSession(server: context)
@@ -351,8 +362,6 @@ final class ReceiveSession {
                 transaction!.parcels[at].recipients.append(recipient)
             } else {
                 transaction!.parcels.append((route, destination, [recipient]))
-                route.store.reserve(size)
-                transaction!.reserved.append((route.store, size))
             }
             machine.acceptRecipient(into: &connection.output)
         }
@@ -444,14 +453,12 @@ final class ReceiveSession {
         }
     }
 
-    /// What arrives beyond the declared size is reserved as it comes, in steps.
+    /// What arrives is reserved as it comes, in steps: a declared size costs its sender nothing (design rule M9).
     private func growReservation(_ bytes: Int) {
-        guard let reserved = transaction?.reserved.first?.1, bytes > reserved else { return }
+        guard let reserved = transaction?.reserved, bytes > reserved else { return }
         let more = max(bytes - reserved, MessageContent.furtherPieceBytes)
-        for at in transaction!.reserved.indices {
-            transaction!.reserved[at].0.reserve(more)
-            transaction!.reserved[at].1 += more
-        }
+        for parcel in transaction!.parcels { parcel.route.store.reserve(more) }
+        transaction!.reserved += more
     }
 
     private func spill(_ message: Incoming) {
@@ -591,7 +598,8 @@ final class ReceiveSession {
     }
 
     private func release(_ transaction: Transaction?) {
-        for (store, bytes) in transaction?.reserved ?? [] { store.unreserve(bytes) }
+        guard let transaction, transaction.reserved > 0 else { return }
+        for parcel in transaction.parcels { parcel.route.store.unreserve(transaction.reserved) }
     }
 
     // MARK: The end
@@ -638,7 +646,10 @@ final class ReceiveSession {
     /// The server is stopping: what is between two commands ends now.
     func shutDown() {
         guard !connection.isClosing else { return }
-        if case .handshake = waiting { return end("server is stopping") }
+        switch waiting {
+        case .handshake, .handshakeTurn: return end("server is stopping")
+        default: break
+        }
         if needsProxyHeader { return end("server is stopping") }
         guard case .input = waiting, !machine.isInTransaction else { return }
         machine.shutDown(into: &connection.output)
@@ -671,6 +682,7 @@ final class ReceiveSession {
     func timerFired() {
         timerAt = .max
         let now = core.reactor.now
+        if case .handshakeTurn = waiting { return shakeHands() }
         if case .room = waiting, now >= pausedUntil, pausedUntil > 0 {
             pausedUntil = 0
             pump()
@@ -693,7 +705,7 @@ final class ReceiveSession {
 
     private func timedOut() {
         switch waiting {
-        case .goodbye, .closed, .handshake: end(lastWords.isEmpty ? "timed out \(machine.phase.words)" : lastWords)
+        case .goodbye, .closed, .handshake, .handshakeTurn: end(lastWords.isEmpty ? "timed out \(machine.phase.words)" : lastWords)
         case .commit:
             // The disk, not the peer: it stays, for its answer decides who has the message.
             armTimer(core.reactor.now + 60 * Limits.nanosecondsPerSecond)

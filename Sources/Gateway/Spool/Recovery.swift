@@ -10,6 +10,8 @@ final class Recovery {
     private let store: Store
     private var names: [String] = []
     private var at = 0
+    /// The name before `at`.
+    private var before = ""
     private var found = 0
     private var bytes = 0
 
@@ -56,7 +58,10 @@ final class Recovery {
         let end = min(at + Self.namesPerSlice, names.count)
         while at < end {
             let name = names[at]
+            // A million names go one by one, not all in one callback.
+            names[at] = ""
             at += 1
+            defer { before = name }
             switch MailFile.entry(name) {
             case .message(let id, let contentBytes):
                 // This run's own files were announced when they were committed.
@@ -111,9 +116,8 @@ final class Recovery {
         at < names.count && names[at] == MailFile.stateName(id)
     }
 
-    /// `at` stands behind the state's name.
     private func followsItsMessage(_ id: QueueID) -> Bool {
-        guard at >= 2, case .message(id, _) = MailFile.entry(names[at - 2]) else { return false }
+        guard case .message(id, _) = MailFile.entry(before) else { return false }
         return true
     }
 

@@ -61,15 +61,23 @@ final class Store: Sendable {
     /// Number of the commit that failed last, by its reactor's count: a commit is one failure, however many messages it had.
     let lastFailedCommit = Atomic<UInt64>(0)
 
+    private let close: @Sendable (FileHandle) -> Void
+
     private let usedBytes = Atomic<Int>(0)
     private let usedMessages = Atomic<Int>(0)
     private let reservedBytes = Atomic<Int>(0)
 
-    init(gatewayID: UInt64, domain: String, path: String, directory: FileHandle, device: Device, state: State) {
+    /// - Parameter close: of the directory, when nobody uses the store any more.
+    init(
+        gatewayID: UInt64, domain: String, path: String, directory: FileHandle, device: Device, state: State,
+        close: @escaping @Sendable (FileHandle) -> Void
+    ) {
         (self.gatewayID, self.domain, self.path) = (gatewayID, domain, path)
-        (self.directory, self.device) = (directory, device)
+        (self.directory, self.device, self.close) = (directory, device, close)
         self.state = Atomic(state)
     }
+
+    deinit { if directory >= 0 { close(directory) } }
 
     // MARK: Quota (design rule M9)
 

@@ -11,11 +11,17 @@ final class StoreKeeper {
     private let files: any FileExecutor
     private let directory: any Directory
     private let random: () -> UInt64
+    private let close: @Sendable (FileHandle) -> Void
     private(set) var stores: TreeDictionary<UInt64, Store> = [:]
     private(set) var devices: [Device] = []
 
-    init(dataPath: String, files: any FileExecutor, directory: any Directory, random: @escaping () -> UInt64) {
+    /// - Parameter close: on any thread.
+    init(
+        dataPath: String, files: any FileExecutor, directory: any Directory, random: @escaping () -> UInt64,
+        close: @escaping @Sendable (FileHandle) -> Void
+    ) {
         (self.dataPath, self.files, self.directory, self.random) = (dataPath, files, directory, random)
+        self.close = close
     }
 
     /// Where a gateway's mail lies.
@@ -41,31 +47,31 @@ final class StoreKeeper {
             let identity = files.carryOut(.identity(handle))
             if identity.isDone {
                 device = self.device(identity.value, handle)
-                if let other = sharing(identity, except: gateway.id) {
-                    why = "its mail directory `\(path)` is also that of \(other)"
+                let place = Place(device: identity.value, inode: identity.second)
+                if let other = users[place], other != gateway.id {
+                    why = "its mail directory `\(path)` is also that of \(stores[other]?.domain ?? "another gateway")"
+                } else {
+                    users[place] = gateway.id
+                    places[gateway.id] = place
                 }
-                identities[gateway.id] = Identity(device: identity.value, inode: identity.second)
             } else {
                 why = "its mail directory `\(path)` can't be examined: \(Self.words(identity.fault))"
             }
         }
         let store = Store(
             gatewayID: gateway.id, domain: gateway.domain, path: path, directory: why == nil ? handle : -1,
-            device: device ?? Device(id: -1), state: why == nil ? .listing : .unavailable)
+            device: device ?? Device(id: -1), state: why == nil ? .listing : .unavailable, close: close)
+        if handle >= 0, why != nil { close(handle) }
         stores[gateway.id] = store
         return why
     }
 
-    private struct Identity: Equatable {
+    private struct Place: Hashable {
         let device: Int
         let inode: Int
     }
-    private var identities: [UInt64: Identity] = [:]
-
-    private func sharing(_ outcome: FileOutcome, except id: UInt64) -> String? {
-        let identity = Identity(device: outcome.value, inode: outcome.second)
-        return identities.first { $0.key != id && $0.value == identity }.flatMap { stores[$0.key]?.domain }
-    }
+    private var places: [UInt64: Place] = [:]
+    private var users: [Place: UInt64] = [:]
 
     private func device(_ id: Int, _ handle: FileHandle) -> Device {
         if let known = devices.first(where: { $0.id == id }) { return known }
@@ -118,7 +124,7 @@ final class StoreKeeper {
     /// A deleted gateway's directory is renamed aside; mail that is left in it stays there.
     func putAside(_ gateway: Gateway) -> String? {
         guard let store = stores.removeValue(forKey: gateway.id) else { return nil }
-        identities[gateway.id] = nil
+        if let place = places.removeValue(forKey: gateway.id) { users[place] = nil }
         guard store.directory >= 0 else { return nil }
         var aside = store.path + ".deleted-\(gateway.id)"
         if rename(store.path, aside) != 0 {

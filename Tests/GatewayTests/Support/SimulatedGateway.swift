@@ -42,7 +42,7 @@ final class SimulatedGateway {
         world = SimulatedWorld(seed: seed, settings: settings)
         directory = try SQLiteDirectory(inMemoryWith: { 1_767_225_600_000 })
         (self.coreCount, self.change) = (coreCount, change)
-        keeper = StoreKeeper(dataPath: Self.dataPath, files: world.disk, directory: directory) { 0 }
+        keeper = StoreKeeper(dataPath: Self.dataPath, files: world.disk, directory: directory, random: { 0 }) { _ in }
         for gateway in gateways { try store(gateway) }
         try start()
     }
@@ -65,6 +65,8 @@ final class SimulatedGateway {
         let world = world
         keeper = StoreKeeper(dataPath: Self.dataPath, files: disk, directory: directory) {
             UInt64(world.draw(Int.max))
+        } close: { [closer = Closer(world)] in
+            closer.close($0)
         }
         complaints = []
         for gateway in [directory.snapshot.system] + directory.snapshot.gateways {
@@ -86,6 +88,20 @@ final class SimulatedGateway {
             return Core(parts, backend: world.makeBackend(index: index, doorbell: doorbells[index]))
         }
         for core in cores { core.start() }
+    }
+
+    /// Closes the stores' directories, unless their process has ended.
+    private final class Closer: @unchecked Sendable {
+        private let world: SimulatedWorld
+        private let ends: Int
+        init(_ world: SimulatedWorld) {
+            self.world = world
+            ends = world.counters.kills + world.counters.powerLosses
+        }
+        func close(_ handle: FileHandle) {
+            guard world.counters.kills + world.counters.powerLosses == ends else { return }
+            _ = world.disk.carryOut(.close(handle))
+        }
     }
 
     private func coreSettings() throws -> CoreSettings {
