@@ -193,7 +193,10 @@ private func ask(_ process: IdleMailProcess, _ command: String, _ arguments: Str
     #expect(try process.directory.get("a.test").document.isHeld)
     #expect(ask(process, "queue.hold", #"{"all":true}"#).contains(#""count":1"#))
     #expect(ask(process, "queue.release", #"{"all":true}"#).contains(#""count":2"#))
-    #expect(process.events == ["updated a.test", "updated b.test", "updated a.test", "updated b.test"])
+    #expect(
+        process.events == [
+            "updated a.test", "publish", "updated b.test", "publish", "updated a.test", "updated b.test", "publish",
+        ])
 }
 
 @Test func controlActsOnMessages() throws {

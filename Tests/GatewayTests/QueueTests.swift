@@ -123,7 +123,7 @@ struct QueueTests {
         let id = { gateway.directory.snapshot.gateway(forDomain: $0)!.id }
         _ = gateway.ask(.bounceAll(gatewayID: id("demo.test")))
         #expect(gateway.run { gateway.files("demo.test").isEmpty && gateway.files("sender.test").count == 5 })
-        _ = gateway.ask(.drop(gatewayID: id("third.test")))
+        _ = gateway.ask(.drop(gatewayID: id("third.test"), only: nil))
         #expect(gateway.run { gateway.files("third.test").isEmpty })
         #expect(gateway.queued == 5 && gateway.queue.allSatisfy { $0.domain == "sender.test" })
     }

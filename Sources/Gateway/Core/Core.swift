@@ -1,3 +1,4 @@
+import DequeModule
 import Glibc
 import Protocols
 import Reactor
@@ -124,6 +125,7 @@ final class Core: Queues.Owner {
                 guard let message = inbox.receive() else { break }
                 timed("message") { handle(message) }
             }
+            timed("routes") { takeRoutes() }
         }
         for finished in reactor.finished { timed("file or look-up") { handle(finished) } }
         timed("commit") { handleSpool() }
@@ -169,12 +171,23 @@ final class Core: Queues.Owner {
 
     // MARK: Messages
 
+    /// Of those that came in a row only the last one counts.
+    private var newestRoutes: Routes?
+
+    private func takeRoutes() {
+        guard let routes = newestRoutes else { return }
+        newestRoutes = nil
+        self.routes = routes
+        queues.changed(routes)
+        recoverNew()
+    }
+
     private func handle(_ message: CoreMessage) {
+        if newestRoutes != nil {
+            if case .routes = message {} else { takeRoutes() }
+        }
         switch message {
-        case .routes(let routes):
-            self.routes = routes
-            queues.changed(routes)
-            recoverNew()
+        case .routes(let routes): newestRoutes = routes
         case .settings(let settings): self.settings = settings
         case .announce(let announcement): queues.enqueue(announcement, routes)
         case .open(let key, let route, let home): open(key, route, home)
@@ -337,7 +350,10 @@ final class Core: Queues.Owner {
             let hot = message.isLarge ? nil : HotParcel(envelope: parcel.envelope, content: message.content)
             let home = Routes.home(of: key.gatewayID, reactors: count)
             send(
-                .announce(Announcement(key: key, id: message.id, bytes: message.content.count, hot: hot)), to: home)
+                .announce(
+                    Announcement(
+                        key: key, route: parcel.route, id: message.id, bytes: message.content.count, hot: hot)),
+                to: home)
         }
     }
 
@@ -417,12 +433,16 @@ final class Core: Queues.Owner {
             destination = ""
         }
         guard let route = target, route.store.charge(built.bytes.count, nil) else { return then(false) }
+        guard !route.store.isClosing else {
+            route.store.discharge(built.bytes.count)
+            return then(false)
+        }
         let content = MessageContent()
         content.append(built.bytes)
         content.linesBeginningWithDot = built.linesBeginningWithDot
         let message = IncomingMessage(
             id: id, content: content,
-            parcels: [IncomingParcel(store: route.store, envelope: envelope, destination: destination)],
+            parcels: [IncomingParcel(route: route, envelope: envelope, destination: destination)],
             owner: Token(kind: TokenKind.notice, generation: 0, index: 0))
         message.chargedBytes = content.count
         notices[id] = { [self] isDurable in
@@ -460,15 +480,26 @@ final class Core: Queues.Owner {
 
     // MARK: Recovery
 
+    /// Mail directories that are listed at a time: a start with ten thousand of them must not hold up those who send meanwhile.
+    private static let recoveriesAtOnce = 16
+    private var unlisted: Deque<Store> = []
+
     /// Lists the mail directories that this reactor is home to and that are not counted yet.
     private func recoverNew() {
         for id in routes.ids where Routes.home(of: id, reactors: count) == index && recovery[id] == nil {
             guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .listing else {
                 continue
             }
-            let recovery = Recovery(core: self, store: store)
-            self.recovery[id] = recovery
-            recovery.start()
+            recovery[id] = Recovery(core: self, store: store)
+            queues.setListing(QueueKey(gatewayID: id), true, routes)
+            unlisted.append(store)
+        }
+        recoverNext()
+    }
+
+    private func recoverNext() {
+        while recovery.count - unlisted.count < Self.recoveriesAtOnce, let store = unlisted.popFirst() {
+            recovery[store.gatewayID]?.start()
         }
     }
 
@@ -480,7 +511,10 @@ final class Core: Queues.Owner {
 
     private var waiting: [(at: UInt64, body: () -> Void)] = []
 
-    func recovered(_ store: Store) { recovery[store.gatewayID] = nil }
+    func recovered(_ store: Store) {
+        recovery[store.gatewayID] = nil
+        recoverNext()
+    }
 
     /// Gateways whose mail directories are still being listed.
     var recovering: Int { recovery.count }
@@ -573,6 +607,8 @@ final class Core: Queues.Owner {
 
     /// Sessions first; then, since one reactor's last settles go to another, all wait for all; then mailboxes and the last commit.
     private func proceedStopping() {
+        guard reactor.now >= nextStopLook else { return }
+        nextStopLook = reactor.now + Self.stopLookNanoseconds
         for session in receiving.all { session.shutDown() }
         for session in forwarding.all { session.shutDown() }
         _ = reactor.setTimer(
@@ -593,5 +629,6 @@ final class Core: Queues.Owner {
 
     private var isQuiet = false
     private var emptyLooks = 0
+    private var nextStopLook: UInt64 = 0
     private static let stopLookNanoseconds: UInt64 = 10_000_000
 }

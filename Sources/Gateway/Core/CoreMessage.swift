@@ -19,6 +19,8 @@ struct QueueKey: Hashable, Sendable, Comparable {
 /// A parcel that has become durable, told to its home.
 struct Announcement: Sendable {
     let key: QueueKey
+    /// As the receiver knows it: its home may hear of a new gateway later than of the first mail for it.
+    let route: Route
     let id: QueueID
     let bytes: Int
     let hot: HotParcel?
@@ -134,9 +136,12 @@ struct CoreRequest: Sendable {
         case bounce(QueueID)
         /// First bytes of a queued message.
         case export(QueueID)
-        /// All mail of a gateway that is being deleted goes, or goes back.
-        case drop(gatewayID: UInt64)
+        /// All mail of a gateway that is being deleted goes (or of it these messages), or goes back. What is on its way out is
+        /// left alone.
+        case drop(gatewayID: UInt64, only: Set<QueueID>?)
         case bounceAll(gatewayID: UInt64)
+        /// A gateway's deletion was broken off: its mail leaves again.
+        case resume(gatewayID: UInt64)
         case health
     }
     let what: What

@@ -42,21 +42,30 @@ final class Server: MailProcess, @unchecked Sendable {
     }
 
     /// One answer a reactor, in their order.
-    private func ask(_ what: CoreRequest.What, cores: [Int]? = nil) throws(ControlFault) -> [CoreAnswer] {
-        let targets = cores ?? Array(outboxes.indices)
+    private func ask(_ what: CoreRequest.What) throws(ControlFault) -> [CoreAnswer] {
         let answers = Answers()
-        for core in targets {
-            outboxes[core].send(
+        for (core, outbox) in outboxes.enumerated() {
+            outbox.send(
                 .request(
                     CoreRequest(what: what) { answer in
                         answers.list.withLock { $0.append((core, answer)) }
                         answers.signal.post()
                     }))
         }
-        for _ in targets where !answers.signal.wait(seconds: Self.answerSeconds) {
+        push()
+        for _ in outboxes where !answers.signal.wait(seconds: Self.answerSeconds) {
             throw ControlFault(.failed, "the mail process does not answer within \(Self.answerSeconds) s")
         }
         return answers.list.withLock { $0.sorted { $0.0 < $1.0 }.map(\.1) }
+    }
+
+    /// What found no room in a reactor's box goes there as soon as there is some.
+    private func push() {
+        for _ in 0..<Self.answerSeconds * 1_000 {
+            for outbox in outboxes { outbox.flush() }
+            if outboxes.allSatisfy({ $0.spilled == 0 }) { return }
+            usleep(1_000)
+        }
     }
 
     private func gatewayID(_ domain: String?) throws(ControlFault) -> UInt64? {
@@ -126,6 +135,7 @@ final class Server: MailProcess, @unchecked Sendable {
         let routes = Routes(snapshot: directory.snapshot, stores: keeper.stores, devices: keeper.devices)
         current.withLock { $0 = routes }
         for outbox in outboxes { outbox.send(.routes(routes)) }
+        push()
     }
 
     func created(_ gateway: StoredGateway) throws(ControlFault) -> [String] {
@@ -162,36 +172,60 @@ final class Server: MailProcess, @unchecked Sendable {
         return warnings(compiled)
     }
 
+    /// How long mail may take that is on its way in or out while its gateway is being deleted.
+    private static let disposalSeconds = 60
+    private static let exportedAtOnce = 1_000
+
     func deleting(_ gateway: StoredGateway, mail: MailDisposal) throws(ControlFault) {
-        let domain = gateway.document.domain
-        let waiting = try queue(domain: domain, limit: .max)
-        switch mail {
-        case .refuse:
-            guard waiting.isEmpty else {
-                throw ControlFault(
-                    .refused,
-                    "\(waiting.count) messages wait for \(domain): delete with --mail drop, bounce or export=DIR")
-            }
-        case .drop: _ = try ask(.drop(gatewayID: gateway.id))
-        case .bounce:
-            _ = try ask(.bounceAll(gatewayID: gateway.id))
-            try waitUntilEmpty(domain)
-        case .export(let folder):
-            for message in waiting {
-                guard let id = QueueID(message.id) else { continue }
-                try write(try export(id), to: "\(folder)/\(id).eml", folder: folder)
-            }
-            _ = try ask(.drop(gatewayID: gateway.id))
+        guard let store = keeper.stores[gateway.id], store.directory >= 0 else { return }
+        guard store.state.load(ordering: .relaxed) != .listing else {
+            throw ControlFault(
+                .conflict, "the mail directory of \(store.domain) is being listed; try again in a moment")
+        }
+        // From here on nothing more is charged to it, so that its count says when nothing is left.
+        store.setClosing(true)
+        do throws(ControlFault) {
+            try dispose(of: store, mail)
+        } catch {
+            store.setClosing(false)
+            _ = try? ask(.resume(gatewayID: gateway.id))
+            throw error
         }
     }
 
-    /// Bounces are made durable before what they are about goes; that takes a moment.
-    private func waitUntilEmpty(_ domain: String) throws(ControlFault) {
-        for _ in 0..<100 {
-            if health(domain: domain).allSatisfy({ $0.queued == 0 }) { return }
-            usleep(100_000)
+    private func dispose(of store: Store, _ mail: MailDisposal) throws(ControlFault) {
+        let id = store.gatewayID
+        var exported: Set<QueueID> = []
+        let began = time(nil)
+        var left = store.used.messages
+        while left > 0 {
+            switch mail {
+            case .refuse:
+                let waiting = health(domain: store.domain).reduce(0) { $0 + $1.queued }
+                guard waiting == 0 else {
+                    throw ControlFault(
+                        .refused,
+                        "\(waiting) messages wait for \(store.domain): delete with --mail drop, bounce or export=DIR")
+                }
+            case .drop: _ = try ask(.drop(gatewayID: id, only: nil))
+            case .bounce: _ = try ask(.bounceAll(gatewayID: id))
+            case .export(let folder):
+                for message in try queue(domain: store.domain, limit: Self.exportedAtOnce) {
+                    guard let message = QueueID(message.id), exported.insert(message).inserted else { continue }
+                    try write(try export(message), to: "\(folder)/\(message).eml", folder: folder)
+                }
+                _ = try ask(.drop(gatewayID: id, only: exported))
+            }
+            guard left > 0 else { return }
+            let now = store.used.messages
+            guard now < left || time(nil) - began < Self.disposalSeconds else {
+                throw ControlFault(
+                    .failed,
+                    "\(now) messages of \(store.domain) are still on their way in or out; the gateway stays, try again")
+            }
+            left = now
+            if left > 0 { usleep(20_000) }
         }
-        throw ControlFault(.failed, "not all messages of \(domain) could be bounced within 10 s; the gateway stays")
     }
 
     private func write(_ bytes: [UInt8], to path: String, folder: String) throws(ControlFault) {

@@ -57,12 +57,31 @@ final class GatewayQueue {
         (self.key, self.number, self.route, self.isKeptHeld) = (key, number, route, isKeptHeld)
     }
 
-    var readyCount: Int { ready.count }
+    /// Parcels in state `ready`; `ready` itself also has places of some that have left it.
+    var readyCount = 0
     /// Nothing waits, nobody is on the way.
     var isIdle: Bool { queued == 0 && leased == 0 && opening == 0 && sessions.isEmpty }
 
-    func append(_ reference: ParcelReference) { ready.append(reference) }
-    func putBack(_ reference: ParcelReference) { ready.prepend(reference) }
+    func append(_ reference: ParcelReference) {
+        ready.append(reference)
+        readyCount += 1
+    }
+
+    func putBack(_ reference: ParcelReference) {
+        ready.prepend(reference)
+        readyCount += 1
+    }
+
+    private var cursor = 0
+
+    /// Some of the ready ones, where the last look ended, so that in the end each is seen: the order is not quite that of age.
+    func lookAtReady(_ count: Int) -> [ParcelReference] {
+        if cursor >= ready.count { cursor = 0 }
+        let end = min(cursor + count, ready.count)
+        defer { cursor = end }
+        return Array(ready[cursor..<end])
+    }
+
     func `defer`(_ reference: ParcelReference, until seconds: UInt32) {
         deferred.insert(Deferred(seconds: seconds, reference: reference))
     }
@@ -112,7 +131,7 @@ final class GatewayQueue {
             }
             guard index.holds(due.reference), index[due.reference].state == .deferred else { continue }
             index[due.reference].state = .ready
-            ready.append(due.reference)
+            append(due.reference)
         }
     }
 
@@ -120,6 +139,7 @@ final class GatewayQueue {
     var holdReason: String? {
         if isKeptHeld || route.gateway.isHeld { return "held" }
         if isListing { return "the mail directory is being listed" }
+        if route.store.isClosing { return "the gateway is being deleted" }
         if route.gateway.delivery == .onContact, !isFlushing { return "waits for contact" }
         return nil
     }

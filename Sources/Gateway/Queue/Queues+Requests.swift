@@ -12,8 +12,9 @@ extension Queues {
         case .delete(let id): find(id) { [self] in answer(end($0, id, bounces: false)) }
         case .bounce(let id): find(id) { [self] in answer(end($0, id, bounces: true)) }
         case .export(let id): find(id) { [self] in export($0.first, answer) }
-        case .drop(let gatewayID): drop(gatewayID, bounces: false, answer)
-        case .bounceAll(let gatewayID): drop(gatewayID, bounces: true, answer)
+        case .drop(let gatewayID, let only): drop(gatewayID, only, bounces: false, answer)
+        case .bounceAll(let gatewayID): drop(gatewayID, nil, bounces: true, answer)
+        case .resume(let gatewayID): resume(gatewayID, answer)
         case .health: health(answer)
         }
     }
@@ -195,16 +196,28 @@ extension Queues {
     private static let endsAtOnce = 500
 
     /// All mail of a gateway that is being deleted.
-    private func drop(_ gatewayID: UInt64, bounces: Bool, _ answer: @escaping Answer) {
+    private func drop(_ gatewayID: UInt64, _ only: Set<QueueID>?, bounces: Bool, _ answer: @escaping Answer) {
         var count = 0
         walkParcels(atOnce: Self.endsAtOnce) { [self] reference in
-            if index[reference].state != .leased, queue(of: reference).key.gatewayID == gatewayID {
+            if index[reference].state != .leased, queue(of: reference).key.gatewayID == gatewayID,
+                only?.contains(index[reference].id) ?? true
+            {
                 end(reference, bounces: bounces)
                 count += 1
             }
-            return true
+            // Each bounce reads a file and writes a notice: the rest when it is asked for again.
+            return !bounces || count < Self.endsAtOnce
         } then: {
             answer(.done(count))
+        }
+    }
+
+    private func resume(_ gatewayID: UInt64, _ answer: @escaping Answer) {
+        walkQueues { [self] queue in
+            if queue.key.gatewayID == gatewayID { pump(queue) }
+            return true
+        } then: {
+            answer(.done(0))
         }
     }
 }

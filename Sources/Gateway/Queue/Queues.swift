@@ -49,9 +49,11 @@ final class Queues {
 
     // MARK: Queues
 
-    func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
-        if let queue = find(key) { return queue }
-        guard let route = routes.route(forID: key.gatewayID) else { return nil }
+    private func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
+        find(key) ?? routes.route(forID: key.gatewayID).map { makeQueue(key, $0) }
+    }
+
+    private func makeQueue(_ key: QueueKey, _ route: Route) -> GatewayQueue {
         let number = freeNumbers.popLast() ?? Int32(queues.count)
         let queue = GatewayQueue(
             key: key, number: number, route: route, isKeptHeld: key.destination == Self.keptDestination)
@@ -158,12 +160,7 @@ final class Queues {
 
     /// A parcel has become durable, or was found at recovery.
     func enqueue(_ announcement: Announcement, hasState: Bool = false, isRecovered: Bool = false, _ routes: Routes) {
-        guard let queue = queue(announcement.key, routes) else {
-            log.alarm(
-                "orphan", gateway: "\(announcement.key.gatewayID)", id: announcement.id,
-                "its gateway has gone; the file stays")
-            return
-        }
+        let queue = queue(announcement.key, routes) ?? makeQueue(announcement.key, announcement.route)
         let reference = index.insert(
             announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot)
         if announcement.hot != nil { hot.append(reference, announcement.hot!.content.allocatedBytes) }
@@ -255,6 +252,7 @@ final class Queues {
     }
 
     private func lease(_ reference: ParcelReference, _ queue: GatewayQueue) -> Lease {
+        if index[reference].state == .ready { queue.readyCount -= 1 }
         index[reference].state = .leased
         queue.leased += 1
         let entry = index[reference]
@@ -378,6 +376,7 @@ final class Queues {
     private func forget(_ reference: ParcelReference, _ queue: GatewayQueue) {
         cool(reference)
         if index[reference].state == .leased { queue.leased -= 1 }
+        if index[reference].state == .ready { queue.readyCount -= 1 }
         queue.queued -= 1
         queue.queuedBytes -= index[reference].bytes
         counters.queued.subtract(1, ordering: .relaxed)
@@ -431,26 +430,31 @@ final class Queues {
             }
         }
         // The consequences are durable before their cause goes (design rule M4).
-        notifyAll(verdict.notices(entry.id, parcel)[...]) { [self] isDurable in
+        let notices = verdict.notices(entry.id, parcel)
+        notifyAll(notices[...]) { [self] missing in
             guard index.holds(reference) else { return }
-            if isDurable {
+            if missing.isEmpty {
                 finish()
             } else {
-                // Who has the message must not get it again while the notice can't be written.
+                // Who has the message must not get it again while a notice can't be written, and whose failure is reported must
+                // not be reported twice.
                 let delivered = parcel.outcomes.indices.filter { parcel.outcomes[$0]?.reply.isPositive == true }
+                let reported = notices.dropLast(missing.count).filter { $0.kind == .failed }.flatMap {
+                    $0.about.map(\.0)
+                }
                 var state = parcel.state
-                state.settled = (state.settled + delivered).sorted()
+                state.settled = (state.settled + delivered + reported).sorted()
                 wait(reference, queue, state, before: parcel.state, seconds: 60, session)
             }
             pump(queue)
         }
     }
 
-    /// One notice after the other; false as soon as one can't be made durable.
-    private func notifyAll(_ notices: ArraySlice<Notice>, then: @escaping (Bool) -> Void) {
-        guard let first = notices.first else { return then(true) }
+    /// One notice after the other, up to the first that can't be made durable. `then` gets what is left.
+    private func notifyAll(_ notices: ArraySlice<Notice>, then: @escaping (ArraySlice<Notice>) -> Void) {
+        guard let first = notices.first else { return then([]) }
         owner.notify(first) { [self] isDurable in
-            isDurable ? notifyAll(notices.dropFirst(), then: then) : then(false)
+            isDurable ? notifyAll(notices.dropFirst(), then: then) : then(notices)
         }
     }
 
@@ -553,10 +557,8 @@ final class Queues {
         let now = reactor.wall / 1_000_000
         let expired = gateway.retry.lifetimeSeconds.map { now - Int64($0) * 1_000 } ?? .min
         let late = gateway.delivery == .immediately ? now - Int64(Notice.delayedAfterSeconds) * 1_000 : .min
-        var young: [ParcelReference] = []
-        defer { for reference in young.reversed() { queue.putBack(reference) } }
-        for _ in 0..<Self.expiriesPerFailure {
-            guard let reference = queue.takeReady(index) else { return }
+        for reference in queue.lookAtReady(Self.expiriesPerFailure)
+        where index.holds(reference) && index[reference].state == .ready {
             let accepted = index[reference].id.milliseconds
             if accepted <= expired {
                 bounce(reference, queue, reply, isFinal: false, "bounced")
@@ -564,16 +566,11 @@ final class Queues {
                 // Told or not (NOTIFY decides), it isn't looked at again.
                 index[reference].delayNoticeSent = true
                 bounce(reference, queue, reply, isFinal: false, "deferred")
-            } else {
-                young.append(reference)
-                // The queue is nearly in order of age: behind many young ones there is no old one.
-                if young.count >= Self.youngPerFailure { return }
             }
         }
     }
 
-    private static let youngPerFailure = 64
-
+    /// Parcels that one failed attempt looks at, or ends.
     private static let expiriesPerFailure = 256
 
     private func bounceAll(_ queue: GatewayQueue, _ reply: Reply) {

@@ -87,6 +87,7 @@ extension Core {
 
     private func refusal(of route: Route, size: Int, isPostmaster: Bool) -> Reply? {
         let store = route.store
+        if store.isClosing { return Self.beingDeleted }
         switch store.state.load(ordering: .relaxed) {
         case .ready: break
         case .listing:
@@ -110,6 +111,10 @@ extension Core {
 
     private static var diskFull: Reply {
         Reply(452, EnhancedStatus(4, 3, 1), "Insufficient system storage, try again later")
+    }
+
+    static var beingDeleted: Reply {
+        Reply(450, EnhancedStatus(4, 2, 1), "The gateway is being deleted, try again later")
     }
 
     private static var spoolBusy: Reply {

@@ -398,7 +398,7 @@ final class ReceiveSession {
         for parcel in transaction.parcels {
             message.parcels.append(
                 IncomingParcel(
-                    store: parcel.route.store,
+                    route: parcel.route,
                     envelope: Envelope(
                         reversePath: Self.text(transaction.reversePath),
                         is8Bit: transaction.parameters.body == .eightBitMIME,
@@ -503,17 +503,17 @@ final class ReceiveSession {
         var charged: [Store] = []
         for (at, parcel) in message.parcels.enumerated() {
             let gateway = transaction!.parcels[at].route.gateway
-            // Deleted since RCPT: nobody would take the message out of its directory.
-            guard core.routes.route(forID: gateway.id) != nil else {
-                for store in charged { store.discharge(message.content.count) }
-                return answer(Reply(451, EnhancedStatus(4, 3, 0), "The gateway was just deleted"))
-            }
             let quota = core.quota(of: gateway, for: parcel.envelope)
             guard parcel.store.charge(message.content.count, quota) else {
                 for store in charged { store.discharge(message.content.count) }
                 return answer(core.quotaRefusal(gateway))
             }
             charged.append(parcel.store)
+            // Charged first: who deletes the gateway says so first, and then looks at the charge.
+            guard !parcel.store.isClosing else {
+                for store in charged { store.discharge(message.content.count) }
+                return answer(Core.beingDeleted)
+            }
         }
         let whole = IncomingMessage(
             id: message.id, idText: message.idText, content: message.content, parcels: message.parcels, owner: token)
@@ -705,7 +705,8 @@ final class ReceiveSession {
 
     private func timedOut() {
         switch waiting {
-        case .goodbye, .closed, .handshake, .handshakeTurn: end(lastWords.isEmpty ? "timed out \(machine.phase.words)" : lastWords)
+        case .goodbye, .closed, .handshake, .handshakeTurn:
+            end(lastWords.isEmpty ? "timed out \(machine.phase.words)" : lastWords)
         case .commit:
             // The disk, not the peer: it stays, for its answer decides who has the message.
             armTimer(core.reactor.now + 60 * Limits.nanosecondsPerSecond)

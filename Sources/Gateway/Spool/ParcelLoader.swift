@@ -48,7 +48,8 @@ struct ParcelLoader {
         let name = MailFile.name(lease.id, contentBytes: lease.bytes)
         var steps: [FileStep] = []
         if lease.hasState {
-            steps.append(.readWhole(in: store.directory, name: MailFile.stateName(lease.id), maxBytes: 1 << 16))
+            steps.append(
+                .readWhole(in: store.directory, name: MailFile.stateName(lease.id), maxBytes: ParcelState.maxBytes))
         }
         let isSmall = lease.bytes <= contentMaxBytes
         if isSmall {

@@ -1,5 +1,8 @@
 /// Which recipients of a parcel are settled while others wait, and whether its delay notice was sent (design rule M4).
 struct ParcelState: Equatable, Sendable {
+    /// Of a state file: a message has at most 100,000 recipients.
+    static let maxBytes = 1 << 20
+
     /// Indexes into the envelope's recipients, ascending.
     var settled: [Int] = []
     var delayNoticeSent = false

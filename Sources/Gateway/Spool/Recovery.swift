@@ -23,7 +23,6 @@ final class Recovery {
     private var key: QueueKey { QueueKey(gatewayID: store.gatewayID) }
 
     func start() {
-        core.queues.setListing(key, true, core.routes)
         core.calls.run([.list(store.directory)], on: .bulk, of: store) { [self] outcomes in
             guard outcomes[0].isDone else {
                 core.log.alarm(
@@ -129,7 +128,9 @@ final class Recovery {
     }
 
     private func enqueue(_ id: QueueID, _ contentBytes: Int, hasState: Bool) {
-        let announcement = Announcement(key: key, id: id, bytes: contentBytes, hot: nil)
+        // A gateway that is deleted while it is being listed keeps its files: they are renamed aside.
+        guard let route = core.routes.route(forID: store.gatewayID) else { return store.discharge(contentBytes) }
+        let announcement = Announcement(key: key, route: route, id: id, bytes: contentBytes, hot: nil)
         guard store.gatewayID == Gateway.systemID else {
             return core.queues.enqueue(announcement, hasState: hasState, isRecovered: true, core.routes)
         }
@@ -149,8 +150,8 @@ final class Recovery {
             }
             core.queues.enqueue(
                 Announcement(
-                    key: QueueKey(gatewayID: Gateway.systemID, destination: destination), id: id, bytes: contentBytes,
-                    hot: nil), hasState: hasState, isRecovered: true, core.routes)
+                    key: QueueKey(gatewayID: Gateway.systemID, destination: destination), route: route, id: id,
+                    bytes: contentBytes, hot: nil), hasState: hasState, isRecovered: true, core.routes)
         }
     }
 

@@ -1,4 +1,5 @@
 import CReactor
+import DequeModule
 import Protocols
 import Reactor
 
@@ -66,7 +67,7 @@ final class Spool {
     }
 
     /// Adds the end of a parcel to the batch that gathers.
-    func remove(_ removal: Removal) { stream(removal.store.device).gathering.removals.append(removal) }
+    func remove(_ removal: Removal) { stream(removal.store.device).remove(removal) }
 
     /// Writes a state file with the batch that gathers; its parcel goes nowhere before that is durable.
     func writeState(_ state: StateFile) { stream(state.store.device).gathering.states.append(state) }
@@ -125,6 +126,7 @@ final class Spool {
             let outcome = task.outcomes[removal.step]
             if (outcome.isDone || outcome.fault == ENOENT) && synced.isDone {
                 removed.append(removal)
+                if let state = removal.stateRemoval { remove(state) }
             } else {
                 stubborn.append(removal)
                 retryAt = reactor.now + Limits.stubbornRetryNanoseconds
@@ -186,7 +188,10 @@ private final class CommitStream {
         gathering = Batch(device)
     }
 
-    var isIdle: Bool { running.isEmpty && gathering.isEmpty }
+    /// Ends beyond what the gathering batch takes.
+    private var removals: Deque<Removal> = []
+
+    var isIdle: Bool { running.isEmpty && gathering.isEmpty && removals.isEmpty }
     var bytes: Int { running.reduce(gathering.bytes) { $0 + $1.bytes } }
 
     private(set) var isHanging = false
@@ -200,15 +205,14 @@ private final class CommitStream {
         return true
     }
 
+    func remove(_ removal: Removal) { removals.append(removal) }
+
     /// The batch to start now.
     func next(now: UInt64) -> Batch? {
-        guard running.count < Self.runningMax, !gathering.isEmpty else { return nil }
+        guard running.count < Self.runningMax, !gathering.isEmpty || !removals.isEmpty else { return nil }
         let batch = gathering
         gathering = Batch(device)
-        if batch.removals.count > Self.removalsPerCommit {
-            gathering.removals = Array(batch.removals[Self.removalsPerCommit...])
-            batch.removals.removeLast(gathering.removals.count)
-        }
+        for _ in 0..<min(removals.count, Self.removalsPerCommit) { batch.removals.append(removals.removeFirst()) }
         batch.startedAt = now
         running.append(batch)
         return batch
@@ -264,10 +268,6 @@ private final class Batch {
             directory = removal.store.directory
             removal.step = task.steps.count
             task.steps.append(.unlink(in: directory, name: removal.name))
-            if removal.hasState {
-                task.steps.append(
-                    .unlink(in: directory, name: String(removal.name.prefix(QueueID.textLength)) + ".state"))
-            }
         }
         syncStep = task.steps.count
         task.steps.append(.syncFileSystem(directory))
@@ -300,7 +300,8 @@ final class IncomingMessage {
 
 /// One gateway's part of an incoming message.
 final class IncomingParcel {
-    let store: Store
+    let route: Route
+    var store: Store { route.store }
     let envelope: Envelope
     /// Of mail of our own, see `QueueKey`.
     let destination: String
@@ -310,11 +311,11 @@ final class IncomingParcel {
     fileprivate var isPlaced = false
     private var prefix: UnsafeMutableRawBufferPointer?
 
-    init(store: Store, envelope: Envelope, destination: String = "") {
-        self.store = store
+    init(route: Route, envelope: Envelope, destination: String = "") {
+        self.route = route
         self.envelope = envelope
         self.destination = destination
-        head = MailFile.head(gatewayID: store.gatewayID, domain: store.domain, envelope: envelope)
+        head = MailFile.head(gatewayID: route.store.gatewayID, domain: route.store.domain, envelope: envelope)
     }
 
     deinit { prefix?.deallocate() }
@@ -364,6 +365,13 @@ final class Removal {
     let purpose: Purpose
     var hasState = false
     fileprivate(set) var step = 0
+
+    /// The state file goes only when its message has gone for good: else those who have the message would get it again.
+    fileprivate var stateRemoval: Removal? {
+        guard hasState else { return nil }
+        return Removal(
+            store: store, name: String(name.prefix(QueueID.textLength)) + ".state", bytes: 0, purpose: .undo)
+    }
 
     init(store: Store, name: String, bytes: Int, purpose: Purpose) {
         (self.store, self.name, self.bytes, self.purpose) = (store, name, bytes, purpose)

@@ -61,6 +61,7 @@ final class Store: Sendable {
     /// Number of the commit that failed last, by its reactor's count: a commit is one failure, however many messages it had.
     let lastFailedCommit = Atomic<UInt64>(0)
 
+    private let closing = Atomic<Bool>(false)
     private let close: @Sendable (FileHandle) -> Void
 
     private let usedBytes = Atomic<Int>(0)
@@ -83,8 +84,16 @@ final class Store: Sendable {
 
     /// Stored content and messages, charged whole to this gateway.
     var used: (bytes: Int, messages: Int) {
-        (usedBytes.load(ordering: .relaxed), usedMessages.load(ordering: .relaxed))
+        (usedBytes.load(ordering: .relaxed), usedMessages.load(ordering: .sequentiallyConsistent))
     }
+
+    // MARK: Deletion
+
+    /// The gateway is being deleted: nothing more is accepted and nothing leaves by itself. What was charged before will be stored,
+    /// so `used` says exactly what is left to dispose of.
+    var isClosing: Bool { closing.load(ordering: .sequentiallyConsistent) }
+
+    func setClosing(_ isClosing: Bool) { closing.store(isClosing, ordering: .sequentiallyConsistent) }
 
     /// Early answer at RCPT: used, reserved and the declared size together; the exact one is `charge`.
     func mayTake(_ bytes: Int, _ quota: Gateway.Quota) -> Bool {
@@ -105,7 +114,7 @@ final class Store: Sendable {
 
     /// Charges one message, exactly: false, and nothing charged, when it would go over.
     func charge(_ bytes: Int, _ quota: Gateway.Quota?) -> Bool {
-        let messages = usedMessages.add(1, ordering: .relaxed).newValue
+        let messages = usedMessages.add(1, ordering: .sequentiallyConsistent).newValue
         let total = usedBytes.add(bytes, ordering: .relaxed).newValue
         guard let quota, messages > quota.maxMessages ?? .max || total > quota.maxBytes ?? .max else { return true }
         discharge(bytes)

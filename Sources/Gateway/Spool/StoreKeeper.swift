@@ -123,15 +123,19 @@ final class StoreKeeper {
 
     /// A deleted gateway's directory is renamed aside; mail that is left in it stays there.
     func putAside(_ gateway: Gateway) -> String? {
-        guard let store = stores.removeValue(forKey: gateway.id) else { return nil }
-        if let place = places.removeValue(forKey: gateway.id) { users[place] = nil }
-        guard store.directory >= 0 else { return nil }
+        guard let store = forget(gateway), store.directory >= 0 else { return nil }
         var aside = store.path + ".deleted-\(gateway.id)"
         if rename(store.path, aside) != 0 {
             aside = store.path
             return "the mail directory `\(aside)` could not be renamed: \(Self.words(errno))"
         }
         return nil
+    }
+
+    @discardableResult
+    func forget(_ gateway: Gateway) -> Store? {
+        if let place = places.removeValue(forKey: gateway.id) { users[place] = nil }
+        return stores.removeValue(forKey: gateway.id)
     }
 
     private static func words(_ fault: Int32) -> String { String(cString: strerror(fault)) }

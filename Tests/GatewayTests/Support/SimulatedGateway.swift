@@ -163,6 +163,14 @@ final class SimulatedGateway {
         publish()
     }
 
+    /// Of a gateway without mail: its directory is forgotten, as after it was put aside.
+    func delete(_ domain: String) throws {
+        let gateway = directory.snapshot.gateway(forDomain: domain)!
+        _ = try directory.delete(domain, expectedETag: nil)
+        keeper.forget(gateway)
+        publish()
+    }
+
     func set(_ assignments: String...) throws {
         var settings = try directory.settings()
         try settings.apply(assignments)
