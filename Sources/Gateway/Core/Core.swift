@@ -525,9 +525,11 @@ final class Core: Queues.Owner {
 
     private var tickAt: UInt64 = 0
     private var ticks = 0
+    private var tickTimer = TimerWheel.ID.none
 
     private func arm() {
-        _ = reactor.setTimer(
+        reactor.cancelTimer(tickTimer)
+        tickTimer = reactor.setTimer(
             min(tickAt + Limits.nanosecondsPerSecond, pausedListeners.isEmpty ? .max : acceptsAgain),
             Token(kind: TokenKind.tick, generation: 0, index: 0))
     }
@@ -539,7 +541,8 @@ final class Core: Queues.Owner {
             }
             pausedListeners = []
         }
-        guard reactor.now >= tickAt + Limits.nanosecondsPerSecond else { return }
+        // Only the listeners were due: without this the next tick would never come.
+        guard reactor.now >= tickAt + Limits.nanosecondsPerSecond else { return arm() }
         tickAt = reactor.now
         ticks += 1
         queues.tick(routes)
