@@ -257,7 +257,7 @@ private func started(_ settings: SMTPServerSettings = settings, in commands: Str
         #expect(owner.isClosed)
         owner = started(small, in: envelope)
         owner.send("DATA\r\n" + line + line + line)
-        owner.send(String(repeating: line, count: 22))
+        owner.send(String(repeating: line, count: 21))
         #expect(!owner.isClosed)
         owner.send("x")
         #expect(owner.codes() == ["354", "552"])

@@ -18,14 +18,23 @@ extension SMTPServerSession {
     private mutating func takeData(
         _ input: UnsafeRawBufferPointer, consumed: inout Int, into output: inout ByteOutput
     ) -> Event? {
+        let start = consumed
         let (stop, range) = scanner.scan(input, from: &consumed, framing: .dots)
-        if stop == .bareLineEnding { return refuseBareLineEnding(into: &output) }
-        contentBytes += range.count
-        if contentBytes > settings.messageSizeMax {
-            // The scanner's state is kept: it still has to find the end. That is not here, or the range were empty.
-            state = .discardingData(.tooBig)
+        let room = settings.messageSizeMax - contentBytes
+        if range.count > room {
+            // What came first decides, and all behind it is refused, however it was cut.
+            discardedBytes += consumed - start - room
+            if stop == .bareLineEnding || discardedBytes > settings.discardMaxBytes {
+                resetTransaction()
+                _ = hangUp(.tooBig, into: &output)
+            } else {
+                // The scanner's state is kept: it still has to find the end. That is not here, or the range were empty.
+                state = .discardingData(.tooBig)
+            }
             return .contentFault(.tooBig)
         }
+        if stop == .bareLineEnding { return refuseBareLineEnding(into: &output) }
+        contentBytes += range.count
         if stop == .endOfData {
             state = .answering(.endOfContent)
             return .endOfContent
@@ -75,16 +84,17 @@ extension SMTPServerSession {
             let start = consumed
             let (stop, _) = scanner.scan(input, from: &consumed, framing: .dots)
             discardedBytes += consumed - start
+            if stop == .bareLineEnding || discardedBytes > settings.discardMaxBytes {
+                return hangUp(reply, into: &output)
+            }
             switch stop {
-            case .bareLineEnding: return hangUp(reply, into: &output)
             case .endOfData:
                 resetTransaction()
                 state = .commands
                 answer(reply, into: &output)
                 return .contentRefused
-            case .dot, .exhausted:
-                if discardedBytes > settings.discardMaxBytes { return hangUp(reply, into: &output) }
-                if stop == .exhausted { return .needMore }
+            case .exhausted: return .needMore
+            case .dot, .bareLineEnding: break
             }
         }
     }
