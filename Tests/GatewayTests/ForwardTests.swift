@@ -335,9 +335,9 @@ struct ForwardTests {
         gateway.run { primary.accepted.count == 1 }
         gateway.pass(seconds: 60)
         isWell = true
-        #expect(gateway.run(seconds: 120) { gateway.isIdle })
+        // An unlink whose sync failed is done again, and the state's comes after it.
+        #expect(gateway.run(seconds: 120) { gateway.isIdle && gateway.files("demo.test").isEmpty })
         #expect(primary.accepted.map(\.paths) == [["good@demo.test"], ["later@demo.test"]])
-        #expect(gateway.files("demo.test").isEmpty)
     }
 
     @Test func manyRecipientsOfOneMessage() throws {

@@ -19,7 +19,7 @@ final class Core: Queues.Owner {
     private(set) var routes: Routes
     private(set) var queues: Queues!
     private(set) var resolver: NextHopResolver!
-    private var ids: QueueIDMaker
+    var ids: QueueIDMaker
     private let listeners: [CoreListener]
     private let outboxes: [Mailbox<CoreMessage>?]
     private let inboxes: [Mailbox<CoreMessage>]
@@ -36,7 +36,12 @@ final class Core: Queues.Owner {
     var memoryBytes = 0
     private(set) var isStopping = false
     private var stoppedAt: UInt64 = 0
-    private var notices: [QueueID: (Bool) -> Void] = [:]
+    /// What waits for a notice to be durable.
+    var notices: [QueueID: (Bool) -> Void] = [:]
+    /// Stores whose trial is under way: a hung disk gets one at a time.
+    var trying: Set<UInt64> = []
+    /// Devices that are being measured: one that hangs is asked once.
+    var measuring: Set<Int> = []
     private var recovery: [UInt64: Recovery] = [:]
     private var serverMachine: SMTPServerSettings
     private var acceptsAgain: UInt64 = 0
@@ -357,100 +362,7 @@ final class Core: Queues.Owner {
         }
     }
 
-    /// Design rule M5: after a second failed commit in a row the mail directory is failed, until a trial gets through.
-    func noteFailure(_ fault: CommitFault, _ id: QueueID) {
-        let store = fault.store
-        if let commit = fault.commit.map({ $0 << 16 | UInt64(index) }),
-            store.lastFailedCommit.exchange(commit, ordering: .relaxed) == commit
-        {
-            return
-        }
-        counters.alarms.add(1, ordering: .relaxed)
-        log.alarm(
-            fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
-            "\(String(cString: strerror(fault.fault))); the sender was told to try again")
-        guard !fault.isFull else { return }
-        if store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2, store.state.load(ordering: .relaxed) == .ready
-        {
-            store.state.store(.failed, ordering: .relaxed)
-            log.alarm(
-                "store-failed", gateway: store.domain,
-                "two commits in a row failed: no mail is accepted for it until a trial file gets through")
-        }
-    }
-
-    /// Stores whose trial is under way: a hung disk gets one at a time.
-    private var trying: Set<UInt64> = []
-
-    /// Failed mail directories are tried every few seconds.
-    private func tryFailedStores() {
-        for id in routes.ids where Routes.home(of: id, reactors: count) == index {
-            guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .failed,
-                trying.insert(id).inserted
-            else { continue }
-            let name = "trial-\(ids.next(wall: reactor.wall))"
-            calls.run(
-                [
-                    .place(in: store.directory, name: name, []), .syncFileSystem(store.directory),
-                    .unlink(in: store.directory, name: name), .syncFileSystem(store.directory),
-                ], on: .bulk, of: store
-            ) { [self] outcomes in
-                trying.remove(id)
-                guard outcomes.allSatisfy(\.isDone) else { return }
-                store.failuresInARow.store(0, ordering: .relaxed)
-                store.state.store(.ready, ordering: .relaxed)
-                log.note(.notice, "store-works-again", store.domain)
-            }
-        }
-    }
-
-    // MARK: Notices
-
-    /// Where mail of our own for this address waits.
-    func systemDestination(_ path: String) -> String {
-        if routes.snapshot.settings.smarthost != nil { return "" }
-        guard let at = path.lastIndex(of: "@") else { return Queues.keptDestination }
-        let domain = String(path[path.index(after: at)...])
-        return domain.hasPrefix("[") ? domain.lowercased() : DomainNameNormaliser.aLabel(domain) ?? domain.lowercased()
-    }
-
-    func notify(_ notice: Notice, then: @escaping (Bool) -> Void) {
-        let id = nextID()
-        let original = notice.parcel.envelope
-        let built = notice.build(
-            noticeID: id, hostname: settings.hostname, wall: reactor.wall,
-            lifetimeSeconds: RetrySchedule.standard.lifetimeSeconds)
-        let recipient = Envelope.Recipient(path: original.reversePath, notify: "NEVER")
-        let envelope = Envelope(
-            reversePath: "", is8Bit: built.is8Bit, needsSMTPUTF8: built.needsSMTPUTF8, recipients: [recipient])
-        // A sender whose domain is a gateway here gets it through that gateway.
-        var target = routes.system
-        var destination = systemDestination(original.reversePath)
-        if let domain = recipient.domain, let name = DomainNameNormaliser.aLabel(domain),
-            let route = routes.route(forDomain: name), route.store.state.load(ordering: .relaxed) != .unavailable
-        {
-            target = route
-            destination = ""
-        }
-        guard let route = target, route.store.charge(built.bytes.count, nil) else { return then(false) }
-        guard !route.store.isClosing else {
-            route.store.discharge(built.bytes.count)
-            return then(false)
-        }
-        let content = MessageContent()
-        content.append(built.bytes)
-        content.linesBeginningWithDot = built.linesBeginningWithDot
-        let message = IncomingMessage(
-            id: id, content: content,
-            parcels: [IncomingParcel(route: route, envelope: envelope, destination: destination)],
-            owner: Token(kind: TokenKind.notice, generation: 0, index: 0))
-        message.chargedBytes = content.count
-        notices[id] = { [self] isDurable in
-            if isDurable { log.notified(notice.id, kind: notice.kind.rawValue, notice: id) }
-            then(isDurable)
-        }
-        spool.commit(message)
-    }
+    // MARK: Forwarding
 
     func load(
         _ store: Store, _ lease: Lease, contentMaxBytes: Int, then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
@@ -458,8 +370,6 @@ final class Core: Queues.Owner {
         ParcelLoader(files: calls).load(
             store, lease, contentMaxBytes: contentMaxBytes, opensLarge: false, prefixBytes: contentMaxBytes, then: then)
     }
-
-    // MARK: Forwarding
 
     private func open(_ key: QueueKey, _ route: Route, _ home: Int) {
         guard !isStopping, forwarding.count < Limits.forwardSessionsMax else {
@@ -560,36 +470,6 @@ final class Core: Queues.Owner {
         waiting.removeAll { $0.at <= reactor.now }
         for (_, body) in due { body() }
         arm()
-    }
-
-    private func noteHangs() {
-        for (device, isHanging) in spool.hangs() {
-            let domain = routes.store(on: device)?.domain ?? ""
-            guard isHanging else {
-                log.note(.notice, "disk-works-again", "the file system of \(domain) answers again")
-                continue
-            }
-            counters.alarms.add(1, ordering: .relaxed)
-            log.alarm(
-                "disk-hangs", gateway: domain,
-                "a commit on its file system takes longer than \(Limits.hangNanoseconds / Limits.nanosecondsPerSecond) s: its gateways' mail gets 451 until the disk answers"
-            )
-        }
-    }
-
-    /// Devices that are being measured: one that hangs is asked once.
-    private var measuring: Set<Int> = []
-
-    private func measureSpace() {
-        for device in routes.devices {
-            guard let store = routes.store(on: device), measuring.insert(device.id).inserted else { continue }
-            calls.run([.space(store.directory)], on: .bulk, of: store) { [self] outcomes in
-                measuring.remove(device.id)
-                guard outcomes[0].isDone else { return }
-                device.freeBytes.store(outcomes[0].value, ordering: .relaxed)
-                device.freeInodes.store(outcomes[0].second, ordering: .relaxed)
-            }
-        }
     }
 
     // MARK: The end

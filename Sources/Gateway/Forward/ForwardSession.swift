@@ -36,7 +36,6 @@ final class ForwardSession {
     private var relay = "none"
     private var lastFailure: Reply?
     private var isUp = false
-    private var isTold = false
     private var isQuitting = false
     private var isEnding = false
     private var tlsRefusedBy: NextHopAddress?
@@ -225,7 +224,6 @@ final class ForwardSession {
 
     private func ready() {
         isUp = true
-        isTold = true
         core.send(.sessionUp(key, address), to: home)
     }
 

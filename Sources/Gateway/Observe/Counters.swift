@@ -9,7 +9,6 @@ final class Counters: Sendable {
     let deferred = Atomic<Int>(0)
     let bounced = Atomic<Int>(0)
     let queued = Atomic<Int>(0)
-    let held = Atomic<Int>(0)
     let sessions = Atomic<Int>(0)
     let sessionsTotal = Atomic<Int>(0)
     let connectionsRefused = Atomic<Int>(0)

@@ -9,8 +9,6 @@ struct ParcelIndex: ~Copyable {
         case deferred
         /// A session or a notice has it.
         case leased
-        /// Settled; its file is being removed.
-        case leaving
     }
 
     struct Entry {
@@ -27,8 +25,6 @@ struct ParcelIndex: ~Copyable {
         var state = State.free
         var hasState = false
         var delayNoticeSent = false
-        /// An administrator wants it gone; done when its lease ends.
-        var isDoomed = false
     }
 
     /// So that growing never copies what is there.

@@ -50,9 +50,7 @@ extension Queues {
     private func list(_ gatewayID: UInt64?, _ limit: Int, _ answer: @escaping Answer) {
         var references: [ParcelReference] = []
         walkParcels { [self] reference in
-            if index[reference].state != .leaving,
-                gatewayID == nil || queue(of: reference).key.gatewayID == gatewayID
-            {
+            if gatewayID == nil || queue(of: reference).key.gatewayID == gatewayID {
                 references.append(reference)
             }
             return references.count < limit
@@ -119,7 +117,7 @@ extension Queues {
             state = .held
         } else {
             switch entry.state {
-            case .leased, .leaving, .free: state = .active
+            case .leased, .free: state = .active
             case .deferred: state = .deferred
             case .ready: state = queue.health.waitsUntil(reactor.now) == nil ? .queued : .deferred
             }

@@ -4,7 +4,7 @@ import Reactor
 /// The queues that one reactor is home to: keeps index, leases, retry times and health, decides who gets a session, and asks the
 /// spool for the end of what is settled (design §6).
 ///
-/// A retry is decided in `attempted`, a bounce in `judge`, a session in `pump`.
+/// A retry is decided in `attempted`, a bounce in `Verdict`, a session in `pump`.
 final class Queues {
     /// What the owner does for it.
     protocol Owner: AnyObject {
@@ -23,17 +23,17 @@ final class Queues {
     private let spool: Spool
     let log: EventLog
     private let counters: Counters
-    private let core: Int
-    private let cores: Int
+    let core: Int
+    let cores: Int
     private let timerKind: UInt8
     var index = ParcelIndex()
     /// By number; nil: free.
     private(set) var queues: [GatewayQueue?] = []
     private var freeNumbers: [Int32] = []
     private var numbers: [QueueKey: Int32] = [:]
-    private var probesLeft = 0
-    private var probeSecond: UInt64 = 0
-    private var clock: ClockGuard
+    var probesLeft = 0
+    var probeSecond: UInt64 = 0
+    var clock: ClockGuard
     unowned let owner: any Owner
     /// The server is stopping: nothing is opened or given any more.
     var isStopping = false
@@ -70,7 +70,7 @@ final class Queues {
         return queue
     }
 
-    private func find(_ key: QueueKey) -> GatewayQueue? { numbers[key].flatMap { queues[Int($0)] } }
+    func find(_ key: QueueKey) -> GatewayQueue? { numbers[key].flatMap { queues[Int($0)] } }
 
     private static let lookedAtPerSecond = 200
     private var nextLook = 0
@@ -199,131 +199,6 @@ final class Queues {
         index[reference].hot = nil
     }
 
-    // MARK: Sessions
-
-    /// Opens sessions and hands out leases, as far as health, window and settings allow.
-    func pump(_ queue: GatewayQueue) {
-        queue.release(until: seconds, &index)
-        guard queue.holdReason == nil, !isStopping else { return arm(queue) }
-        for at in queue.sessions.indices
-        where queue.sessions[at].wants > 0 && !queue.sessions[at].isStale && queue.readyCount > 0 {
-            give(queue, at)
-        }
-        if queue.readyCount == 0 {
-            if queue.isFlushing, queue.leased == 0 { queue.isFlushing = false }
-            return arm(queue)
-        }
-        if !queue.isFlushing, queue.health.waitsUntil(reactor.now) != nil { return arm(queue) }
-        if queue.pausedUntil > reactor.now { return arm(queue, at: queue.pausedUntil) }
-        let limit = min(queue.health.window, queue.route.gateway.forward.concurrency)
-        // A session for each eight that wait: opening one costs more than sending a message.
-        let wanted = min(limit, (queue.readyCount + 7) / 8)
-        while queue.sessions.count(where: { !$0.isStale }) + queue.opening - queue.staleOpening < wanted {
-            if queue.health.isDown, !mayProbe() { return arm(queue, at: reactor.now + Limits.nanosecondsPerSecond / 4) }
-            queue.opening += 1
-            // The first one stays at home, where no mailbox is between; the others go round.
-            if queue.sessions.count + queue.opening == 1 { queue.nextCore = core }
-            owner.send(.open(queue.key, queue.route, home: core), to: queue.nextCore)
-            queue.nextCore = (queue.nextCore + 1) % cores
-            if queue.health.isDown { break }
-        }
-        arm(queue)
-    }
-
-    private func mayProbe() -> Bool {
-        let second = reactor.now / Limits.nanosecondsPerSecond
-        if second != probeSecond {
-            probeSecond = second
-            probesLeft = max(1, Limits.probesPerSecond / cores)
-        }
-        guard probesLeft > 0 else { return false }
-        probesLeft -= 1
-        return true
-    }
-
-    private func give(_ queue: GatewayQueue, _ at: Int) {
-        var leases: [Lease] = []
-        while leases.count < queue.sessions[at].wants, let reference = queue.takeReady(index) {
-            leases.append(lease(reference, queue))
-        }
-        guard !leases.isEmpty else { return }
-        queue.sessions[at].wants = 0
-        owner.send(.leases(queue.sessions[at].address.token, queue.key, leases), to: queue.sessions[at].address.core)
-    }
-
-    private func lease(_ reference: ParcelReference, _ queue: GatewayQueue) -> Lease {
-        if index[reference].state == .ready { queue.readyCount -= 1 }
-        index[reference].state = .leased
-        queue.leased += 1
-        let entry = index[reference]
-        return Lease(
-            slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
-            hasState: entry.hasState)
-    }
-
-    func sessionUp(_ key: QueueKey, _ address: SessionAddress) {
-        guard let queue = find(key) else { return }
-        queue.opening -= 1
-        let isStale = queue.staleOpening > 0
-        if isStale { queue.staleOpening -= 1 }
-        queue.sessions.append(GatewayQueue.Session(address: address, isStale: isStale))
-        if queue.health.answered() {
-            // After an outage all that waits may go, slowly at first (design §6).
-            queue.releaseAll()
-            queue.release(until: seconds, &index)
-            log.health(queue.route.gateway.domain, queue.health.state.word, "answers again")
-        }
-    }
-
-    func wants(_ key: QueueKey, _ address: SessionAddress, _ count: Int) {
-        guard let queue = find(key), let at = queue.sessions.firstIndex(where: { $0.address == address }) else {
-            return
-        }
-        queue.sessions[at].wants = count
-        pump(queue)
-        // Nothing for it now: an empty answer, so that it knows that it may rest.
-        if let at = queue.sessions.firstIndex(where: { $0.address == address }), queue.sessions[at].wants > 0 {
-            owner.send(.leases(address.token, key, []), to: address.core)
-        }
-    }
-
-    func sessionEnded(_ key: QueueKey, _ address: SessionAddress, _ end: SessionEnd) {
-        guard let queue = find(key) else { return }
-        if let at = queue.sessions.firstIndex(where: { $0.address == address }) {
-            queue.sessions.remove(at: at)
-        } else {
-            queue.opening -= 1
-            queue.staleOpening = min(queue.staleOpening, queue.opening)
-        }
-        switch end {
-        case .done: break
-        case .notNow: queue.pausedUntil = reactor.now + Limits.nanosecondsPerSecond
-        case .lost(let reply):
-            queue.lastReply = reply.description
-            queue.health.brokeOff(reply.description)
-        case .unreachable(let reply):
-            queue.isFlushing = false
-            queue.lastReply = reply.description
-            if queue.health.failed(reply.description, now: reactor.now, jitter: reactor.backend.random()) {
-                log.health(queue.route.gateway.domain, queue.health.state.word, reply.description)
-            }
-            expireOldest(queue, reply)
-        case .noNextHop(let why):
-            queue.isFlushing = false
-            queue.lastReply = why
-            if queue.health.foundNoNextHop(why, now: reactor.now) {
-                log.health(queue.route.gateway.domain, queue.health.state.word, why)
-            }
-        case .refused(let reply):
-            queue.isFlushing = false
-            queue.lastReply = reply.description
-            // As if it were down, so that a long queue bounces in portions.
-            _ = queue.health.failed(reply.description, now: reactor.now, jitter: reactor.backend.random())
-            bounceAll(queue, reply)
-        }
-        pump(queue)
-    }
-
     // MARK: Settling
 
     func settle(_ key: QueueKey, _ session: SessionAddress?, _ settlements: [Settlement]) {
@@ -357,7 +232,7 @@ final class Queues {
         pump(queue)
     }
 
-    private func credit(_ session: SessionAddress?) {
+    func credit(_ session: SessionAddress?) {
         if let session { owner.send(.credit(session.token, 1), to: session.core) }
     }
 
@@ -413,7 +288,9 @@ final class Queues {
         index[reference].attempts = entry.attempts == .max ? .max : entry.attempts + 1
         let ageSeconds = Int((reactor.wall / 1_000_000 - entry.id.milliseconds) / 1_000)
         let isExpired = clock.isTrusted && gateway.retry.lifetimeSeconds.map { ageSeconds >= $0 } ?? false
-        let verdict = judge(parcel, isExpired: isExpired, ageSeconds: ageSeconds, gateway)
+        let isLate =
+            clock.isTrusted && ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
+        let verdict = Verdict(parcel, isExpired: isExpired, isLate: isLate)
         if let last = parcel.outcomes.last(where: { $0 != nil }) { queue.lastReply = last?.reply.description }
         if verdict.isProgress { queue.health.handedOver(concurrency: gateway.forward.concurrency) }
         counters.bounced.add(verdict.failed.count, ordering: .relaxed)
@@ -480,63 +357,6 @@ final class Queues {
             })
     }
 
-    /// What an attempt means for each recipient.
-    private func judge(
-        _ parcel: SettledParcel, isExpired: Bool, ageSeconds: Int, _ gateway: Gateway
-    ) -> Verdict {
-        var verdict = Verdict(state: parcel.state)
-        for (at, outcome) in parcel.outcomes.enumerated() {
-            guard let outcome else { continue }
-            let recipient = parcel.envelope.recipients[at]
-            let notify = recipient.notifyConditions
-            if outcome.reply.isPositive {
-                verdict.isProgress = true
-                verdict.state.settled.append(at)
-                if let notify, notify.contains(.success), !outcome.isDSNPassedOn {
-                    verdict.relayed.append((at, outcome))
-                }
-            } else if outcome.reply.isPermanent || parcel.isFinal || isExpired {
-                verdict.isExpired = outcome.reply.isTransient
-                verdict.state.settled.append(at)
-                verdict.failed.append((at, outcome))
-            } else {
-                verdict.waiting += 1
-                let isLate =
-                    clock.isTrusted && ageSeconds >= Notice.delayedAfterSeconds && gateway.delivery == .immediately
-                if isLate, !parcel.state.delayNoticeSent, notify == nil || notify!.contains(.delay) {
-                    verdict.delayed.append((at, outcome))
-                }
-            }
-        }
-        verdict.state.settled.sort()
-        if !verdict.delayed.isEmpty { verdict.state.delayNoticeSent = true }
-        return verdict
-    }
-
-    /// The outcome of an attempt, all recipients considered.
-    struct Verdict {
-        var state: ParcelState
-        var failed: [(Int, RecipientOutcome)] = []
-        var delayed: [(Int, RecipientOutcome)] = []
-        var relayed: [(Int, RecipientOutcome)] = []
-        var waiting = 0
-        var isProgress = false
-        var isExpired = false
-        var isOver: Bool { waiting == 0 }
-
-        /// What the sender is owed. Never about a notice (RFC 5321 §6.1, T-E3).
-        func notices(_ id: QueueID, _ parcel: SettledParcel) -> [Notice] {
-            guard !parcel.envelope.reversePath.isEmpty else { return [] }
-            let wantsFailure = { (at: Int) in
-                parcel.envelope.recipients[at].notifyConditions.map { $0.contains(.failure) } ?? true
-            }
-            let all: [(DeliveryStatusNotification.Kind, [(Int, RecipientOutcome)])] = [
-                (.failed, failed.filter { wantsFailure($0.0) }), (.relayed, relayed), (.delayed, delayed),
-            ]
-            return all.filter { !$0.1.isEmpty }.map { Notice(kind: $0.0, id: id, parcel: parcel, about: $0.1) }
-        }
-    }
-
     private func postpone(_ reference: ParcelReference, _ queue: GatewayQueue, seconds delay: Int) {
         if index[reference].state == .leased { queue.leased -= 1 }
         index[reference].state = .deferred
@@ -545,77 +365,12 @@ final class Queues {
         arm(queue)
     }
 
-    // MARK: Expiry without an attempt of its own
-
-    /// The primary is down: what is past its lifetime bounces with the connection's failure, and of what is late the sender hears
-    /// once. A parcel bounces only after a failed attempt in this run, so a clock that was wrong at boot expires nothing by
-    /// itself (T-G1).
-    private func expireOldest(_ queue: GatewayQueue, _ reply: Reply) {
-        clock.look(now: reactor.now, wall: reactor.wall, log)
-        guard clock.isTrusted else { return }
-        let gateway = queue.route.gateway
-        let now = reactor.wall / 1_000_000
-        let expired = gateway.retry.lifetimeSeconds.map { now - Int64($0) * 1_000 } ?? .min
-        let late = gateway.delivery == .immediately ? now - Int64(Notice.delayedAfterSeconds) * 1_000 : .min
-        for reference in queue.lookAtReady(Self.expiriesPerFailure)
-        where index.holds(reference) && index[reference].state == .ready {
-            let accepted = index[reference].id.milliseconds
-            if accepted <= expired {
-                bounce(reference, queue, reply, isFinal: false, "bounced")
-            } else if accepted <= late, !index[reference].delayNoticeSent {
-                // Told or not (NOTIFY decides), it isn't looked at again.
-                index[reference].delayNoticeSent = true
-                bounce(reference, queue, reply, isFinal: false, "deferred")
-            }
-        }
-    }
-
-    /// Parcels that one failed attempt looks at, or ends.
-    private static let expiriesPerFailure = 256
-
-    private func bounceAll(_ queue: GatewayQueue, _ reply: Reply) {
-        for _ in 0..<Self.expiriesPerFailure {
-            guard let reference = queue.takeReady(index) else { return }
-            bounce(reference, queue, reply, isFinal: true, "bounced")
-        }
-    }
-
-    /// Reads the envelope and settles all that is left of the parcel with `reply`.
-    func bounce(
-        _ reference: ParcelReference, _ queue: GatewayQueue, _ reply: Reply, isFinal: Bool, _ outcome: StaticString
-    ) {
-        let lease = lease(reference, queue)
-        owner.load(queue.route.store, lease, contentMaxBytes: Notice.originalMaxBytes) { [self] loaded in
-            let result: Settlement.Result
-            switch loaded {
-            case .success(let parcel):
-                let outcomes = parcel.envelope.recipients.indices.map { at in
-                    parcel.state.settled.contains(at)
-                        ? nil : RecipientOutcome(reply: reply, remoteMTA: nil, isDSNPassedOn: false)
-                }
-                for (at, recipient) in parcel.envelope.recipients.enumerated() where outcomes[at] != nil {
-                    log.attempt(
-                        lease.id, to: recipient.path, domain: queue.route.gateway.domain, relay: "none",
-                        delayMilliseconds: reactor.wall / 1_000_000 - lease.id.milliseconds, outcome: outcome,
-                        reply: reply)
-                }
-                result = .mixed(
-                    SettledParcel(
-                        envelope: parcel.envelope, state: parcel.state, outcomes: outcomes, original: parcel.prefix,
-                        isWhole: parcel.isWhole, isFinal: isFinal))
-            case .failure(.damaged(let why)): result = .damaged(why)
-            case .failure(.unreadable(let fault)): result = .unreadable(fault)
-            }
-            settle(queue.key, nil, [Settlement(slot: lease.slot, generation: lease.generation, result: result)])
-        }
-    }
-
     // MARK: Time
 
     /// Of the monotonic clock, 1 or more.
-    private var seconds: UInt32 { UInt32(clamping: reactor.now / Limits.nanosecondsPerSecond + 1) }
+    var seconds: UInt32 { UInt32(clamping: reactor.now / Limits.nanosecondsPerSecond + 1) }
 
-    private func arm(_ queue: GatewayQueue, at instant: UInt64? = nil) {
+    func arm(_ queue: GatewayQueue, at instant: UInt64? = nil) {
         var next = instant ?? .max
         if let deferred = queue.nextDeferredSeconds { next = min(next, UInt64(deferred) * Limits.nanosecondsPerSecond) }
         if queue.readyCount > 0, queue.holdReason == nil, let probe = queue.health.waitsUntil(reactor.now) {

@@ -25,7 +25,7 @@ public enum ServeMain {
 
 /// One run of the mail process.
 final class Serve {
-    private let configuration: Configuration
+    let configuration: Configuration
     private let files = PosixFiles()
     private var lock: SpoolLock?
 
@@ -91,7 +91,7 @@ final class Serve {
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
     }
 
-    private var descriptorLimit: Int {
+    var descriptorLimit: Int {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
         return Int(clamping: limit.rlim_cur)
@@ -199,7 +199,7 @@ final class Serve {
         let pool = WorkerPool(threads: 2)
         let dns = try DNSTransport(servers: (configuration.dns.servers ?? []).map(\.description))
         let settings = try coreSettings(tls, count)
-        let server = Server(
+        let server = RunningProcess(
             configuration: configuration, directory: directory, ioName: io.rawValue, keeper: keeper, counters: counters,
             cpus: cpus, outboxes: fromControl, log: log, routes: routes)
 
@@ -303,137 +303,4 @@ final class Serve {
 
     private func announceStop(_ log: LogWriter) { Self.note(log, "event=stopping") }
 
-    // MARK: Settings
-
-    /// Descriptors that stay for files, primaries, databases and the control socket.
-    private static let descriptorShare = 0.9
-
-    private func coreSettings(_ tls: TLSMaterial, _ count: Int) throws -> CoreSettings {
-        let connections = min(
-            configuration.limits.connections, Int(Double(descriptorLimit) * Self.descriptorShare) - 100)
-        var names = Set(configuration.identity.names.compactMap { DomainNameNormaliser.aLabel($0) })
-        if let own = DomainNameNormaliser.aLabel(configuration.hostname) { names.insert(own) }
-        return CoreSettings(
-            hostname: configuration.hostname, messageSizeMax: configuration.limits.messageSize,
-            recipientsMax: configuration.limits.recipients, connectionsMax: max(1, connections / count),
-            connectionsPerNetworkMax: max(1, (configuration.limits.connectionsPerNetwork + count - 1) / count),
-            messageMemoryBytes: configuration.limits.messageMemory / count, trust: configuration.trust,
-            identity: Identity(
-                names: names, addresses: Set(configuration.identity.addresses + Self.interfaceAddresses()),
-                ports: Set(configuration.listen.smtp.map(\.port))),
-            serverTLS: tls.server, clientTLS: tls.client)
-    }
-
-    private static func interfaceAddresses() -> [IPAddress] {
-        var list: UnsafeMutablePointer<ifaddrs>?
-        guard getifaddrs(&list) == 0 else { return [] }
-        defer { freeifaddrs(list) }
-        var addresses: [IPAddress] = []
-        var entry = list
-        while let current = entry {
-            if let address = current.pointee.ifa_addr {
-                let raw = UnsafeRawPointer(address)
-                switch Int32(address.pointee.sa_family) {
-                case AF_INET:
-                    let inet = raw.assumingMemoryBound(to: sockaddr_in.self).pointee
-                    addresses.append(IPAddress(v4: UInt32(bigEndian: inet.sin_addr.s_addr)))
-                case AF_INET6:
-                    var inet6 = raw.assumingMemoryBound(to: sockaddr_in6.self).pointee.sin6_addr
-                    withUnsafeBytes(of: &inet6) {
-                        if let address = IPAddress(bytes: Array($0)) { addresses.append(address) }
-                    }
-                default: break
-                }
-            }
-            entry = current.pointee.ifa_next
-        }
-        return addresses
-    }
-}
-
-/// Which backend the reactors use.
-enum IOChoice: String, Sendable {
-    case epoll, uring
-
-    /// `auto` takes epoll: on the same work the two are equal within noise, and it works everywhere.
-    static func choose(_ wanted: Configuration.IOBackend) throws(SpoolFault) -> IOChoice {
-        switch wanted {
-        case .epoll, .auto: return .epoll
-        case .uring:
-            if let why = UringBackend.probe() {
-                throw SpoolFault(description: "`io: uring` can't be used here: \(why); take `io: auto` or `io: epoll`")
-            }
-            return .uring
-        }
-    }
-
-    /// On the reactor's own thread.
-    func runCore(
-        _ parts: Core.Parts, _ pool: WorkerPool, _ dns: DNSTransport, _ doorbell: Doorbell, _ commitLanes: FileLanes
-    ) {
-        switch self {
-        case .epoll:
-            let backend = EpollBackend(
-                index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
-            Core(parts, backend: backend).run()
-            backend.shutDown()
-        case .uring:
-            do throws(UringUnavailable) {
-                let backend = try UringBackend(
-                    index: parts.index, pool: pool, dns: dns, doorbell: doorbell, commitLanes: commitLanes)
-                Core(parts, backend: backend).run()
-                backend.shutDown()
-            } catch {
-                fatal("io_uring stopped working between probe and start: \(error)")
-            }
-        }
-    }
-
-    private func fatal(_ sentence: String) -> Never {
-        var line = "postern: \(sentence)\n"
-        line.withUTF8 { _ = write(STDERR_FILENO, $0.baseAddress, $0.count) }
-        _exit(1)
-    }
-}
-
-/// Certificates and policies, read from the files that the configuration names.
-struct TLSMaterial {
-    let server: TLSContext
-    let client: CoreSettings.ClientTLS
-
-    init(_ configuration: Configuration) throws {
-        var certificates: [TLSCertificate] = []
-        if let given = configuration.tls.certificates {
-            certificates = given.map { TLSCertificate(certificate: .file($0.certificate), key: .file($0.key)) }
-        } else {
-            certificates = [try Self.selfSigned(configuration)]
-        }
-        server = try TLSContext(server: certificates, sessionContext: "smtp")
-        client = CoreSettings.ClientTLS(
-            unverified: try TLSContext(client: .nothing), verified: try TLSContext(client: .system))
-    }
-
-    /// Made at the first start, kept in the data folder.
-    private static func selfSigned(_ configuration: Configuration) throws -> TLSCertificate {
-        let folder = configuration.data + "/tls"
-        let (certificate, key) = (folder + "/self-signed.pem", folder + "/self-signed.key")
-        if access(certificate, R_OK) != 0 || access(key, R_OK) != 0 {
-            let made = try SelfSignedCertificate.make(hostname: configuration.hostname)
-            mkdir(folder, 0o700)
-            try write(made.keyPEM, key)
-            try write(made.certificatePEM, certificate)
-        }
-        return TLSCertificate(certificate: .file(certificate), key: .file(key))
-    }
-
-    private static func write(_ bytes: [UInt8], _ path: String) throws(SpoolFault) {
-        let file = cr_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(-file)))") }
-        let written = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
-        let fault = errno
-        close(file)
-        guard written == bytes.count else {
-            throw SpoolFault(description: "`\(path)`: \(String(cString: strerror(fault)))")
-        }
-    }
 }

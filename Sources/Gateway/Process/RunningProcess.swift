@@ -6,7 +6,7 @@ import Reactor
 /// The mail process: what its reactors and its control thread share, and the control thread's side of it.
 ///
 /// Every member is set before the threads start; afterwards `keeper` and the mailboxes belong to the control thread alone.
-final class Server: MailProcess, @unchecked Sendable {
+final class RunningProcess: MailProcess, @unchecked Sendable {
     let configuration: Configuration
     let directory: any Directory
     let ioName: String
