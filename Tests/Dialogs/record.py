@@ -268,7 +268,8 @@ def senders(only: str) -> None:
                     "", ["x@demo.test"], SHORT, ["RET=HDRS", "ENVID=QQ+2B1"],
                     ["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;x+2By@demo.test"]))),
             ("hand-errors", "by hand: replies 500, 501, 502, 503, 550, 552, 553, 554.", lambda port: by_hand(
-                port, (b"MAIL FROM:<a@b>\r\n", 1), (b"EHLO hand.test\r\n", 1), (b"FOO\r\n", 1), (b"RCPT TO:<x@y>\r\n", 1),
+                port, (b"MAIL FROM:<a@b>\r\n", 1), (b"EHLO hand.test\r\n", 1), (b"FOO\r\n", 1),
+                (b"RCPT TO:<x@y>\r\n", 1),
                 (b"MAIL FROM:a@b\r\n", 1), (b"MAIL FROM:<a>\r\n", 1), (b"MAIL FROM:<a@b> SIZE=99999999\r\n", 1),
                 (b"MAIL FROM:<a@b>\r\nRCPT TO:<x@other.test>\r\nDATA\r\n", 3), (b"AUTH PLAIN AAAA\r\n", 1),
                 (b"VRFY x\r\n", 1), (b"HELP\r\n", 1), (b"NOOP\r\n", 1), (b"QUIT\r\n", 1))),

@@ -108,7 +108,9 @@ struct Dialog: Sendable, CustomTestStringConvertible {
                 throw Fault(description: "\(name), line \(number + 1): \(line)")
             }
         }
-        guard let role, !title.isEmpty, !steps.isEmpty else { throw Fault(description: "\(name): no title, role or step") }
+        guard let role, !title.isEmpty, !steps.isEmpty else {
+            throw Fault(description: "\(name): no title, role or step")
+        }
         (self.title, self.role, self.with, self.steps, self.messages) = (title, role, with, steps, messages)
     }
 
@@ -180,7 +182,9 @@ struct Cuts: CustomStringConvertible {
         guard count > 1 else { return [] }
         var list = [Cuts(places: Array(1..<count))] + (1..<count).map { Cuts(places: [$0]) }
         if count <= bytes {
-            for first in 1..<count { for second in (first + 1)..<max(count, first + 1) { list.append(Cuts(places: [first, second])) } }
+            for first in 1..<count {
+                for second in (first + 1)..<max(count, first + 1) { list.append(Cuts(places: [first, second])) }
+            }
         } else {
             var draw: UInt64 = 0x5eed
             for _ in 0..<150 {

@@ -281,7 +281,8 @@ private struct ClientReplay: ~Copyable {
                 case .dots:
                     output.append(content)
                     DotStuffer.appendTerminator(
-                        contentEndsWithCRLF: content.isEmpty || content.suffix(2).elementsEqual([13, 10]), into: &output)
+                        contentEndsWithCRLF: content.isEmpty || content.suffix(2).elementsEqual([13, 10]), into: &output
+                    )
                 case .chunk: output.append(content)
                 }
                 session.contentSent(id, into: &output)

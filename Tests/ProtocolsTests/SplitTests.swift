@@ -78,7 +78,8 @@ import Testing
         let texts = [
             "EHLO x\r\n", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", "PROXY TCP5 a b c d\r\n", "PROXY \r\n",
             "PROXY TCP4 192.0.2.1\r\n", "PROXY UNKNOWN " + String(repeating: "f", count: 200), "\r\n\r\nX",
-            signature + "\u{11}\u{11}\0\u{c}", signature + "!\u{12}\0\u{c}", signature + "!\u{11}\0\u{b}", signature + "!!\0\u{b}",
+            signature + "\u{11}\u{11}\0\u{c}", signature + "!\u{12}\0\u{c}", signature + "!\u{11}\0\u{b}",
+            signature + "!!\0\u{b}",
             signature + "!\u{11}\u{7f}\u{7f}",
         ]
         for text in texts {
@@ -118,7 +119,8 @@ import Testing
                             events.append("\(fault)")
                             return events
                         case .line(let code, let text, let isFirst, let isLast):
-                            events.append("\(code) \(String(decoding: input[text], as: UTF8.self)) \(isFirst) \(isLast)")
+                            events.append(
+                                "\(code) \(String(decoding: input[text], as: UTF8.self)) \(isFirst) \(isLast)")
                         }
                     }
                 }

@@ -1,0 +1,1 @@
+../../ProtocolsTests/Dialog.swift
