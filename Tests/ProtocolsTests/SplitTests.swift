@@ -59,6 +59,12 @@ import Testing
             let start = "EHLO c\r\n" + SMTPServerOwner.envelope
             check(Self.small, start + "BDAT 10\r\n\(octets.prefix(10))BDAT \(count) LAST\r\n\(octets)NOOP\r\n")
             check(Self.small, start + "BDAT \(count)\r\n\(octets)BDAT \(count) LAST\r\n\(octets)NOOP\r\n")
+            // Two refused ones count together.
+            let half = octets.prefix(count / 2)
+            check(
+                Self.small,
+                "EHLO c\r\nMAIL FROM:<a@b>\r\nBDAT 15\r\n\(octets.prefix(15))BDAT \(half.count) LAST\r\n\(half)NOOP\r\n"
+            )
         }
     }
 
