@@ -236,7 +236,8 @@ struct CaseTests {
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let holder = Process()
         holder.executableURL = URL(filePath: "/usr/bin/flock")
-        holder.arguments = [folder + "/lock", "cat"]
+        // The lock is its own, not the child's, so that it is gone when its end is known.
+        holder.arguments = ["--close", folder + "/lock", "cat"]
         let (toHolder, fromHolder) = (Pipe(), Pipe())
         (holder.standardInput, holder.standardOutput) = (toHolder, fromHolder)
         try holder.run()
@@ -248,8 +249,6 @@ struct CaseTests {
         kill(holder.processIdentifier, SIGKILL)
         toHolder.fileHandleForWriting.closeFile()
         holder.waitUntilExit()
-        // `flock` is gone; `cat`, which inherited the lock, ends with its input.
-        _ = fromHolder.fileHandleForReading.readDataToEndOfFile()
         _ = try SpoolLock(folder: folder, owner: nil)
         // Held until the process ends, so also against ourselves.
         #expect(throws: SpoolFault.self) { _ = try SpoolLock(folder: folder, owner: nil) }
