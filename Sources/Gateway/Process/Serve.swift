@@ -51,11 +51,9 @@ final class Serve {
             data, path: configuration.data, files: files, wall: Self.wall(), boot: bootID())
         let tls = try TLSMaterial(configuration)
         let directory = try SQLiteDirectory(dataFolder: configuration.data) { Self.wall() / 1_000_000 }
-        let keeper = StoreKeeper(dataPath: configuration.data, files: files, directory: directory) {
-            UInt64.random(in: .min ... .max)
-        } close: {
-            close($0)
-        }
+        let keeper = StoreKeeper(
+            dataPath: configuration.data, files: files, directory: directory,
+            random: { UInt64.random(in: .min ... .max) }, close: { close($0) })
         var complaints: [(String, String)] = []
         let snapshot = directory.snapshot
         for gateway in [snapshot.system] + snapshot.gateways {

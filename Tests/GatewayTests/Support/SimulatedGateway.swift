@@ -42,7 +42,8 @@ final class SimulatedGateway {
         world = SimulatedWorld(seed: seed, settings: settings)
         directory = try SQLiteDirectory(inMemoryWith: { 1_767_225_600_000 })
         (self.coreCount, self.change) = (coreCount, change)
-        keeper = StoreKeeper(dataPath: Self.dataPath, files: world.disk, directory: directory, random: { 0 }) { _ in }
+        keeper = StoreKeeper(
+            dataPath: Self.dataPath, files: world.disk, directory: directory, random: { 0 }, close: { _ in })
         for gateway in gateways { try store(gateway) }
         try start()
     }
@@ -63,11 +64,10 @@ final class SimulatedGateway {
             folder, path: Self.dataPath, files: disk, wall: world.wallNow,
             boot: "after-\(world.counters.powerLosses)")
         let world = world
-        keeper = StoreKeeper(dataPath: Self.dataPath, files: disk, directory: directory) {
-            UInt64(world.draw(Int.max))
-        } close: { [closer = Closer(world)] in
-            closer.close($0)
-        }
+        let closer = Closer(world)
+        keeper = StoreKeeper(
+            dataPath: Self.dataPath, files: disk, directory: directory, random: { UInt64(world.draw(Int.max)) },
+            close: { closer.close($0) })
         complaints = []
         for gateway in [directory.snapshot.system] + directory.snapshot.gateways {
             if let why = try keeper.open(gateway) { complaints.append(why) }
