@@ -74,7 +74,7 @@ class Gateway:
                     reply("552 5.3.4 too big")
                     continue
                 self.count += 1
-                trace = f"Received: from x by broken.test id {self.count}\r\n".encode()
+                trace = f"Received: from x by broken.test id {os.getpid()}.{self.count}\r\n".encode()
                 content = sender + b"\n" + b" ".join(recipients) + b"\n" + trace + b"".join(lines)
                 name = f"{self.folder}/spool/{os.getpid()}.{self.count}"
                 if self.fault == "lose":

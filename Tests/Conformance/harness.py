@@ -84,6 +84,7 @@ def greets(port: int) -> bool:
 
 _running: list["Service"] = []
 _folders: list[Path] = []
+_mounts: list[Path] = []
 
 
 def scratch_folder(label: str) -> Path:
@@ -92,6 +93,19 @@ def scratch_folder(label: str) -> Path:
     folder.chmod(0o755)
     _folders.append(folder)
     return folder
+
+
+def mount(folder: Path, *arguments: str | Path) -> None:
+    """Mounts at `folder` until the program ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run("mount", *arguments, folder)
+    _mounts.append(folder)
+
+
+def unmount(folder: Path) -> None:
+    """Also when something holds a file of it open."""
+    run("umount", "--lazy", folder)
+    _mounts.remove(folder)
 
 
 def keep_folders() -> None:
@@ -110,6 +124,8 @@ def end_services() -> None:
 def clean_up() -> None:
     """Ends every service still running, then removes the scratch folders."""
     end_services()
+    for folder in reversed(_mounts.copy()):
+        unmount(folder)
     for folder in _folders:
         shutil.rmtree(folder, ignore_errors=True)
     _folders.clear()

@@ -1,6 +1,6 @@
 """Starts, kills and asks a gateway: Postern itself, or a stand-in that proves the tests without it.
 
-`POSTERN_BIN` names the program; without it, `.build/release/postern`.
+`POSTERN_BINARY` (or `POSTERN_BIN`) names the program; without it, `.build/release/postern`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 from harness import (GATEWAY_NAME, MESSAGE_SIZE_LIMIT, ROOT, Service, Skip, certificate, certificate_authority,
                      free_port, scratch_folder)
 
-BINARY = Path(os.environ.get("POSTERN_BIN", ROOT / ".build/release/postern"))
+BINARY = Path(os.environ.get("POSTERN_BINARY") or os.environ.get("POSTERN_BIN") or ROOT / ".build/release/postern")
+SANITIZER_STATUS = 66
+"""What a program built with a sanitizer ends with when it has something to report."""
 
 
 class Gateway:
@@ -27,6 +29,11 @@ class Gateway:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or scratch_folder("gateway")
         self.port = free_port()
+        self.data = self.folder / "data"
+        """Where its mail lies: may be made a file system of its own before the start."""
+        self.environment: dict[str, str] = {}
+        self.prefix: list[str] = []
+        """A command that starts it, such as `prlimit`."""
 
     def start(self) -> None:
         """Starts on the same port and folder as before; returns when the port greets."""
@@ -51,6 +58,17 @@ class Gateway:
     def queued(self) -> int:
         """How many messages wait."""
         raise NotImplementedError
+
+    def spooled(self) -> set[tuple[str, str]]:
+        """Queue id and domain of each message in the spool, looked at from outside; no domain: of all its domains."""
+        raise NotImplementedError
+
+    def hasten(self) -> None:
+        """What waits for its next try is tried now, where the gateway can do that."""
+
+    def complaints(self) -> list[str]:
+        """What must never be found afterwards: files set aside, reports of a sanitizer."""
+        return []
 
     def log_text(self) -> str:
         raise NotImplementedError
@@ -77,7 +95,12 @@ class Postern(Gateway):
         if not BINARY.exists():
             raise Skip(f"{BINARY} is not built (make, or POSTERN_BIN)")
         super().__init__(folder)
-        self.environment = environment or {}
+        # A build with a sanitizer reports to files; one without does not look at this.
+        self.reports = self.folder / "sanitizer"
+        options = f"log_path={self.reports}:exitcode={SANITIZER_STATUS}:verify_asan_link_order=0:detect_leaks=0"
+        self.environment |= {
+            name: ":".join(filter(None, [os.environ.get(name), options])) for name in ("TSAN_OPTIONS", "ASAN_OPTIONS")
+        } | (environment or {})
         self.cgroup = cgroup
         self.service: Service | None = None
         self.killed: Service | None = None
@@ -99,11 +122,16 @@ class Postern(Gateway):
         self.configuration = self.folder / "postern.yaml"
         self.configuration.write_text(json.dumps(configuration, indent=2))  # JSON is YAML
 
-    def start(self) -> None:
+    def launch(self) -> Service:
+        """Starts, and waits for nothing."""
         # `forward.tls: verify` asks the system's authorities: OpenSSL reads them from where SSL_CERT_FILE says.
-        self.service = Service(self.name, [str(BINARY), "serve", "--config", str(self.configuration)], self.log,
-                               {"SSL_CERT_FILE": str(certificate_authority()), **self.environment}, self.cgroup)
-        self.service.wait_for_greeting(self.port)
+        self.service = Service(
+            self.name, [*self.prefix, str(BINARY), "serve", "--config", str(self.configuration)], self.log,
+            {"SSL_CERT_FILE": str(certificate_authority()), **self.environment}, self.cgroup)
+        return self.service
+
+    def start(self) -> None:
+        self.launch().wait_for_greeting(self.port)
         if self.killed is not None:
             survivors = self.killed.group()
             self.killed.kill()
@@ -154,5 +182,31 @@ class Postern(Gateway):
     def queued(self) -> int:
         return int(self.command("status")["queued"])
 
+    def spooled(self) -> set[tuple[str, str]]:
+        return {(name.partition("-")[0], store.name) for store in self.stores() for name in os.listdir(store)
+                if name.endswith(".eml")}
+
+    def stores(self) -> list[Path]:
+        return [store for store in (self.folder / "data/stores").iterdir() if not store.name.startswith("@")]
+
+    def hasten(self) -> None:
+        self.command("queue", "flush", "--all")
+
+    def leftovers(self) -> list[str]:
+        """Files in mail directories other than what belongs there when nothing waits."""
+        return [f"{store.name}/{name}" for store in self.stores() for name in os.listdir(store) if name != "store.head"]
+
+    def complaints(self) -> list[str]:
+        found = [f"set aside: {name}" for name in self.leftovers() if name.endswith(".damaged")]
+        for report in self.folder.glob("sanitizer.*"):
+            text = report.read_text(errors="replace")
+            if text.strip():
+                found.append(f"{report.name}: {text[:2000]}")
+        return found
+
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def events(self, name: str) -> list[str]:
+        """The lines of the log with this event."""
+        return [line for line in self.log_text().splitlines() if f" event={name} " in line]

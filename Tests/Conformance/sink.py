@@ -1,13 +1,16 @@
 """A primary that takes everything and keeps a record: what came, over which connection, when.
 
-    sink.py PORT RECORD [--tls CERTIFICATE KEY] [--no-chunking]
+    sink.py PORT RECORD [--tls CERTIFICATE KEY] [--no-chunking] [--timeout SECONDS] [--later-while FILE]
 
 One line per event, fields separated by tabs, times in seconds of the monotonic clock. `took` is written before its 250
 is sent:
 
     open    CONNECTION  TIME
-    took    CONNECTION  TIME  ID  SHA256  RECIPIENT,RECIPIENT…  plaintext|tls
-    closed  CONNECTION  TIME  quit|lost
+    took    CONNECTION  TIME  ID  SHA256  RECIPIENT,RECIPIENT…  plaintext|tls  QUEUE-ID
+    closed  CONNECTION  TIME  quit|lost|timeout
+
+`timeout`: the client was silent for so long. Recipients `never…` are refused with 550, and `later…` with 451 while FILE
+is there. QUEUE-ID is that of the gateway before us, from its trace field.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import ssl
 import sys
 import time
@@ -38,6 +42,7 @@ class Taken:
     sha256: str
     recipients: tuple[str, ...]
     tls: bool
+    queue_id: str
 
 
 class Sink:
@@ -50,8 +55,13 @@ class Sink:
         self.options = options
         self.service: Service | None = None
         self._read_to = 0
+        self.was_stopped = False
+        self.open_connections: set[int] = set()
+        self.ended_here: set[int] = set()
+        """Connections that the sink ended, not the client."""
 
     def start(self) -> "Sink":
+        """After a stop: what it took must have been read."""
         self.service = Service("sink", [sys.executable, __file__, str(self.port), str(self.record), *self.options],
                                self.folder / "sink.log")
         self.service.wait_for_greeting(self.port)
@@ -61,19 +71,25 @@ class Sink:
         if self.service is not None:
             self.service.kill()
             self.service = None
+            self.was_stopped = True
 
     def taken(self) -> Iterator[Taken]:
-        """The messages taken since the last call."""
+        """The messages taken since the last call; keeps count of the connections."""
         for fields in self.new_lines():
-            if fields[0] == "took":
+            if fields[0] == "open":
+                self.open_connections.add(int(fields[1]))
+            elif fields[0] == "closed":
+                self.open_connections.discard(int(fields[1]))
+                if fields[3] == "timeout":
+                    self.ended_here.add(int(fields[1]))
+            elif fields[0] == "took":
                 yield Taken(int(fields[1]), float(fields[2]), fields[3], fields[4], tuple(fields[5].split(",")),
-                            fields[6] == "tls")
-
-    def connections_cut(self, killed_at: list[float], settling: float) -> set[int]:
-        """The connections that ended without QUIT, or by QUIT at most `settling` seconds before a kill."""
-        lines = (line.split("\t") for line in self.record.read_text().splitlines())
-        return {int(fields[1]) for fields in lines if fields[0] == "closed" and (
-            fields[3] == "lost" or any(0 <= at - float(fields[2]) <= settling for at in killed_at))}
+                            fields[6] == "tls", fields[7])
+        if self.was_stopped:
+            # A sink that is killed notes no ends.
+            self.was_stopped = False
+            self.ended_here |= self.open_connections
+            self.open_connections.clear()
 
     def new_lines(self) -> Iterator[list[str]]:
         if not self.record.exists():
@@ -93,6 +109,8 @@ class Session(asyncio.Protocol):
     count = os.getpid() * 1_000_000
     record: int
     chunking = True
+    timeout: float | None = None
+    later_while: str | None = None
     tls: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
@@ -107,7 +125,8 @@ class Session(asyncio.Protocol):
         self.searched = 0
         self.encrypted = False
         self.upgrading = False
-        self.quit = False
+        self.end = "lost"
+        self.timer: asyncio.TimerHandle | None = None
 
     def note(self, event: str, *fields: str) -> None:
         line = "\t".join([event, str(self.number), f"{time.monotonic():.6f}", *fields]) + "\n"
@@ -119,14 +138,30 @@ class Session(asyncio.Protocol):
         if not self.encrypted:
             self.note("open")
             self.reply("220 primary.test ESMTP")
+            self.watch()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.note("closed", "quit" if self.quit else "lost")
+        if self.timer is not None:
+            self.timer.cancel()
+        self.note("closed", self.end)
+
+    def watch(self) -> None:
+        """The client has been heard: its time begins anew."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.timeout is not None:
+            self.timer = asyncio.get_running_loop().call_later(self.timeout, self.time_out)
+
+    def time_out(self) -> None:
+        self.end = "timeout"
+        self.reply("421 4.4.2 too slow")
+        self.transport.close()
 
     def reply(self, text: str) -> None:
         self.transport.write(text.encode() + b"\r\n")
 
     def data_received(self, data: bytes) -> None:
+        self.watch()
         self.buffer += data
         self.proceed()
 
@@ -188,8 +223,14 @@ class Session(asyncio.Protocol):
             self.reset()
             self.reply("250 2.1.0 ok")
         elif verb == b"RCPT":
-            self.recipients.append(line[line.index(b"<") + 1:line.rindex(b">")].decode(errors="replace"))
-            self.reply("250 2.1.5 ok")
+            recipient = line[line.index(b"<") + 1:line.rindex(b">")].decode(errors="replace")
+            if recipient.startswith("never"):
+                self.reply("550 5.1.1 nobody here")
+            elif recipient.startswith("later") and self.later_while and os.path.exists(self.later_while):
+                self.reply("451 4.2.1 not now")
+            else:
+                self.recipients.append(recipient)
+                self.reply("250 2.1.5 ok")
         elif verb == b"DATA" and self.recipients:
             self.in_content = True
             self.searched = 0
@@ -204,7 +245,7 @@ class Session(asyncio.Protocol):
         elif verb == b"NOOP":
             self.reply("250 2.0.0 ok")
         elif verb == b"QUIT":
-            self.quit = True
+            self.end = "quit"
             self.reply("221 2.0.0 bye")
             self.transport.close()
             return False
@@ -236,7 +277,7 @@ class Session(asyncio.Protocol):
 
     def complete(self, content: bytes) -> None:
         self.note("took", identifier(content), digest(content), ",".join(self.recipients),
-                  "tls" if self.encrypted else "plaintext")
+                  "tls" if self.encrypted else "plaintext", queue_id(content))
         self.reset()
         self.reply("250 2.0.0 taken")
 
@@ -245,15 +286,25 @@ class Session(asyncio.Protocol):
         self.content = bytearray()
 
 
+def queue_id(content: bytes) -> str:
+    """The id in the first trace field; empty if there is none."""
+    trace = re.match(rb"Received:(?:[^\r\n]|\r\n[ \t])*?\sid ([0-9A-Za-z.]+)", content)
+    return trace.group(1).decode() if trace else ""
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("record")
+    parser.add_argument("--timeout", type=float)
+    parser.add_argument("--later-while")
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
     parser.add_argument("--no-chunking", action="store_true")
     arguments = parser.parse_args()
     Session.record = os.open(arguments.record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     Session.chunking = not arguments.no_chunking
+    Session.timeout = arguments.timeout
+    Session.later_while = arguments.later_while
     if arguments.tls:
         Session.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         Session.tls.load_cert_chain(*arguments.tls)

@@ -81,9 +81,13 @@ class PostfixGateway(Gateway):
         self._write_table()
 
     def queued(self) -> int:
+        return len(self.spooled())
+
+    def spooled(self) -> set[tuple[str, str]]:
         # An executable file is a whole message; the others are what a kill left of one that was never promised.
-        return sum(os.access(os.path.join(folder, file), os.X_OK) for name in ("incoming", "active", "deferred")
-                   for folder, _, files in os.walk(self.folder / "queue" / name) for file in files)
+        return {(file, "") for name in ("incoming", "active", "deferred")
+                for folder, _, files in os.walk(self.folder / "queue" / name) for file in files
+                if os.access(os.path.join(folder, file), os.X_OK)}
 
     def log_text(self) -> str:
         return self.server.log_text()
@@ -99,14 +103,18 @@ class BrokenGateway(Gateway):
         self.message_size = message_size
         self.service: Service | None = None
         self.log = self.folder / "broken.log"
-        (self.folder / "spool").mkdir(exist_ok=True)
+        self.data = self.folder / "spool"
         (self.folder / "domains").touch()
 
-    def start(self) -> None:
+    def launch(self) -> Service:
+        self.data.mkdir(exist_ok=True)
         self.service = Service(
-            self.name, [sys.executable, str(Path(__file__).with_name("broken_gateway.py")), self.fault,
-                        str(self.port), str(self.folder), str(self.message_size)], self.log)
-        self.service.wait_for_greeting(self.port)
+            self.name, [*self.prefix, sys.executable, str(Path(__file__).with_name("broken_gateway.py")), self.fault,
+                        str(self.port), str(self.folder), str(self.message_size)], self.log, self.environment)
+        return self.service
+
+    def start(self) -> None:
+        self.launch().wait_for_greeting(self.port)
 
     def kill(self) -> None:
         if self.service is not None:
@@ -123,7 +131,11 @@ class BrokenGateway(Gateway):
             file.writelines(f"{domain} {server}\n" for domain in domains)
 
     def queued(self) -> int:
-        return sum(file.suffix != ".part" for file in (self.folder / "spool").iterdir())
+        return len(self.spooled())
+
+    def spooled(self) -> set[tuple[str, str]]:
+        return {(file.name.removesuffix("again"), "") for file in self.data.iterdir()
+                if file.suffix != ".part"}
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")

@@ -1,12 +1,12 @@
 """Senders that never stop, with a ledger of what the gateway promised. Runs in a process of its own.
 
-    flood.py PORT LEDGER --connections N --domains PATTERN:COUNT --seed S [--messages M] [--size MIN:MAX]
+    flood.py PORT LEDGER --connections N --domains PATTERN:COUNT --seed S [--messages M] [--size MIN:MAX] [--timeout S]
 
 Each line of the ledger is written and out of the process before the next step:
 
     sent      ID  SHA256  RECIPIENT,RECIPIENT…     before the first byte of the content
     promised  ID  TEXT OF THE 250                  as soon as the 250 was read
-    refused   ID  CODE                             any other reply
+    refused   ID  CODE AND ENHANCED CODE           any other reply; no ID: to the greeting or EHLO
 
 A connection that breaks is made again; its message is given up and a new one begun: whether it was promised is unknown.
 """
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
 from harness import Service, body_of_lines, digest, header_section  # noqa: E402
 
 RECONNECT_SECONDS = 0.02
+REFUSED_PAUSE_SECONDS = 0.05
 LARGE_BYTES = 400_000
 """Beyond what the spool writes in one piece."""
 
@@ -35,50 +36,86 @@ LARGE_BYTES = 400_000
 class Entry:
     """One message of the ledger."""
 
+    test_id: str
     sha256: str
     recipients: tuple[str, ...]
     promised: bool = False
+    refused: bool = False
+    queue_id: str = ""
+    """Of a promised one."""
 
 
 class Flood:
-    """The senders of this file in a process of their own."""
+    """The senders of this file in a process of their own, and what their ledger says so far."""
 
     def __init__(self, folder: Path, port: int, *options: str) -> None:
         self.ledger = folder / "ledger"
-        self.service = Service("flood", [sys.executable, __file__, str(port), str(self.ledger), *options],
-                               folder / "flood.log")
+        self.arguments = [sys.executable, __file__, str(port), str(self.ledger), *options]
+        self.log = folder / "flood.log"
+        self.messages: dict[str, Entry] = {}
+        self.promised = 0
+        self.fresh: list[Entry] = []
+        self.codes: dict[str, int] = {}
+        """How often each reply other than the wanted one came, by code and enhanced code."""
+        self._read_to = 0
+        self.go_on()
+
+    def go_on(self) -> None:
+        self.service = Service("flood", self.arguments, self.log)
 
     def pause(self) -> None:
         """Ends the senders; the ledger stays."""
         self.service.kill()
 
-    def promises(self) -> int:
-        return self.ledger.read_bytes().count(b"promised\t") if self.ledger.exists() else 0
-
-    def entries(self) -> dict[str, Entry]:
-        messages: dict[str, Entry] = {}
-        for line in self.ledger.read_text().splitlines():
+    def read(self) -> None:
+        """Takes what the ledger has beyond the last call."""
+        if not self.ledger.exists():
+            return
+        with self.ledger.open("rb") as file:
+            file.seek(self._read_to)
+            text = file.read()
+        text = text[:text.rfind(b"\n") + 1]
+        self._read_to += len(text)
+        for line in text.decode().splitlines():
             event, test_id, *fields = line.split("\t")
             if event == "sent":
-                messages[test_id] = Entry(fields[0], tuple(fields[1].split(",")))
+                self.messages[test_id] = Entry(test_id, fields[0], tuple(fields[1].split(",")))
             elif event == "promised":
-                messages[test_id].promised = True
-        return messages
+                entry = self.messages[test_id]
+                entry.promised = True
+                entry.queue_id = fields[0].split()[-1]
+                self.fresh.append(entry)
+                self.promised += 1
+            else:
+                self.codes[fields[0]] = self.codes.get(fields[0], 0) + 1
+                if test_id:
+                    self.messages[test_id].refused = True
+
+    def promised_meanwhile(self) -> list[Entry]:
+        """What was promised since the last call."""
+        self.read()
+        fresh, self.fresh = self.fresh, []
+        return fresh
+
+    def promises(self) -> int:
+        self.read()
+        return self.promised
+
+    def entries(self) -> dict[str, Entry]:
+        self.read()
+        return self.messages
 
     def refusals(self) -> dict[str, int]:
-        """How often each code other than 250 came."""
-        codes: dict[str, int] = {}
-        for line in self.ledger.read_text().splitlines():
-            event, _, *fields = line.split("\t")
-            if event == "refused":
-                codes[fields[0]] = codes.get(fields[0], 0) + 1
-        return codes
+        self.read()
+        return self.codes
 
 
 class Refused(Exception):
     def __init__(self, reply: str) -> None:
         super().__init__(reply)
-        self.code = reply[:3]
+        words = reply.replace("-", " ").split()
+        has_status = len(words) > 1 and words[1].count(".") == 2
+        self.code = " ".join(words[:2] if has_status else words[:1])
 
 
 class Sender:
@@ -92,6 +129,8 @@ class Sender:
         self.domains = [pattern % turn for turn in range(int(count))]
         self.smallest, self.largest = (int(size) for size in arguments.size.split(":"))
         self.large_share = arguments.large_share
+        self.timeout: float | None = arguments.timeout
+        self.test_id = ""
         self.body = body_of_lines(LARGE_BYTES, f"{arguments.seed}")
 
     def note(self, *fields: str) -> None:
@@ -119,10 +158,11 @@ class Sender:
                     await asyncio.sleep(RECONNECT_SECONDS)
             try:
                 await self.session(reader, writer, serial)
-            except (OSError, asyncio.IncompleteReadError, ValueError):
+            except (OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
                 await asyncio.sleep(RECONNECT_SECONDS)
-            except Refused:
-                pass
+            except Refused as refused:
+                self.note("refused", self.test_id, refused.code)
+                await asyncio.sleep(REFUSED_PAUSE_SECONDS)
             finally:
                 writer.close()
 
@@ -131,7 +171,7 @@ class Sender:
 
         async def reply() -> str:
             while True:
-                line = await reader.readuntil(b"\n")
+                line = await asyncio.wait_for(reader.readuntil(b"\n"), self.timeout)
                 if line[3:4] != b"-":
                     return line.decode(errors="replace").strip()
                 offers.add(line[4:].split()[0].decode())
@@ -143,6 +183,7 @@ class Sender:
             return text
 
         offers: set[str] = set()
+        self.test_id = ""
         await expect("220")
         writer.write(b"EHLO flood.test\r\n")
         last = await expect("250")
@@ -154,24 +195,22 @@ class Sender:
             envelope = b"MAIL FROM:<from@sender.test>\r\n" + b"".join(
                 f"RCPT TO:<{recipient}>\r\n".encode() for recipient in recipients)
             self.note("sent", test_id, sha256, ",".join(recipients))
-            try:
-                if "CHUNKING" in offers and self.number % 3 == 0:
-                    half = len(content) // 2
-                    writer.write(envelope + b"BDAT %d\r\n" % half + content[:half]
-                                 + b"BDAT %d LAST\r\n" % (len(content) - half) + content[half:])
-                    for _ in range(2 + len(recipients)):
-                        await expect("250")
-                else:
-                    writer.write(envelope + b"DATA\r\n")
-                    for _ in range(1 + len(recipients)):
-                        await expect("250")
-                    await expect("354")
-                    writer.write(content + b".\r\n")  # no line of it begins with a dot
-                await writer.drain()
-                self.note("promised", test_id, await expect("250"))
-            except Refused as refused:
-                self.note("refused", test_id, refused.code)
-                raise
+            self.test_id = test_id
+            if "CHUNKING" in offers and self.number % 3 == 0:
+                half = len(content) // 2
+                writer.write(envelope + b"BDAT %d\r\n" % half + content[:half]
+                             + b"BDAT %d LAST\r\n" % (len(content) - half) + content[half:])
+                for _ in range(2 + len(recipients)):
+                    await expect("250")
+            else:
+                writer.write(envelope + b"DATA\r\n")
+                for _ in range(1 + len(recipients)):
+                    await expect("250")
+                await expect("354")
+                writer.write(content + b".\r\n")  # no line of it begins with a dot
+            await writer.drain()
+            self.note("promised", test_id, await expect("250"))
+            self.test_id = ""
             left -= 1
             following = next(self.numbers, None) if left else None
             if following is None:
@@ -190,6 +229,7 @@ async def main() -> None:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--messages", type=int, default=sys.maxsize)
     parser.add_argument("--size", default="300:12000")
+    parser.add_argument("--timeout", type=float, help="seconds to wait for a reply")
     parser.add_argument("--large-share", type=float, default=0.005)
     arguments = parser.parse_args()
     ledger = os.open(arguments.ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

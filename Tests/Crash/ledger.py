@@ -4,8 +4,9 @@
 
     ledger.py [--rounds 20] [--seed S] [--io epoll|uring] [--gateway postern|postfix|broken-…] [--keep]
 
-Checked at the end, per message and recipient: each 250 of the ledger arrived (0 lost); its bytes are the same (0
-changed), also those of messages whose 250 was never read; a second arrival is of a hand-over that a kill interrupted.
+At each kill, and when all has drained: each 250 of the ledger has arrived or is in the spool (0 lost); its bytes are
+the same (0 changed), also those of messages whose 250 was never read; a second arrival is of a hand-over that a kill
+interrupted. One start in six is killed too, before it can serve, and in one round of six the sink is away for a while.
 """
 
 from __future__ import annotations
@@ -14,26 +15,75 @@ import argparse
 import random
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
+from account import Account, shown  # noqa: E402
+from disk import journalled  # noqa: E402
 from flood import Flood  # noqa: E402
 from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
                      wait_until)
-from sink import Sink, Taken  # noqa: E402
+from posternctl import Gateway  # noqa: E402
+from sink import Sink  # noqa: E402
 from standins import gateway as gateway_named  # noqa: E402
 
 DOMAINS = [f"d{number}.test" for number in range(20)]
-
-OPEN_PER_CONNECTION = 2 + 16
-"""Hand-overs that a kill may repeat per connection it cuts: two open, and sixteen whose settle is not yet synced."""
-
-SETTLING_SECONDS = 0.2
-"""How long after the end of its connection a settle may still wait for its commit."""
+ROUNDS_PER_SETTLE = 25
+"""After so many rounds all is drained and judged, so that neither memory nor a fault's distance grows with the rounds."""
 
 RESTART_MAX_SECONDS = 5.0
-DRAIN_SILENCE_SECONDS = 30
+
+
+def kill_rounds(gateway: Gateway, rounds: int, seed: int, connections: int = 30,
+                longest: float = 1.2) -> list[str]:
+    """The rounds on a gateway that is not running yet; returns the problems."""
+    moments = random.Random(seed)
+    folder = scratch_folder("ledger")
+    sink = Sink(folder).start()
+    slowest = 0.0
+    with gateway:
+        gateway.start()
+        print(gateway.description(), flush=True)
+        gateway.create_many(DOMAINS, f"127.0.0.1:{sink.port}", forward__tls="none")
+        flood = Flood(folder, gateway.port, "--connections", str(connections), "--seed", str(seed),
+                      "--domains", f"d%d.test:{len(DOMAINS)}")
+        account = Account(gateway, sink, flood)
+        for number in range(1, rounds + 1):
+            before = flood.promises()
+            wait_until("load", lambda: flood.promises() > before, 30)
+            if moments.random() < 1 / 6:
+                # Mail piles up, and a kill meets it before, while or after it leaves.
+                sink.stop()
+                account.after_cut()
+                time.sleep(moments.uniform(0.0, longest))
+                sink.start()
+            time.sleep(moments.uniform(0.0, longest))
+            gateway.kill()
+            waiting, still_open = account.after_kill(f"round {number}")
+            if moments.random() < 1 / 6 and hasattr(gateway, "launch"):
+                gateway.launch()
+                time.sleep(moments.uniform(0.0, 0.3))
+                gateway.kill()
+                account.after_kill(f"the start of round {number}")
+            killed = time.monotonic()
+            gateway.start()
+            slowest = max(slowest, time.monotonic() - killed)
+            print(f"round {number:3}: {flood.promises() - before:6} promised, killed with {waiting} waiting, "
+                  f"{still_open} of them handed over, back after {time.monotonic() - killed:.2f} s", flush=True)
+            if number % ROUNDS_PER_SETTLE == 0 and number < rounds:
+                flood.pause()
+                account.settle(f"round {number}")
+                flood.go_on()
+            if account.problems:
+                break
+        flood.pause()
+        account.settle()
+        complaints = gateway.complaints()
+    print(f"{account.report()}\nslowest restart {slowest:.2f} s")
+    problems = account.problems + complaints
+    if slowest > RESTART_MAX_SECONDS:
+        problems.append(f"a restart took {slowest:.1f} s")
+    return problems
 
 
 def main() -> int:
@@ -47,92 +97,18 @@ def main() -> int:
     arguments = parser.parse_args()
     exit_cleanly_on_signals()
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
-    moments = random.Random(seed)
     started = time.monotonic()
     print(f"ledger: {arguments.gateway}, io {arguments.io}, commit {commit()}, seed {seed}, {arguments.rounds} rounds")
     print(f"again: ledger.py --gateway {arguments.gateway} --io {arguments.io} --rounds {arguments.rounds} "
           f"--seed {seed}", flush=True)
-
-    folder = scratch_folder("ledger")
-    sink = Sink(folder).start()
     try:
         gateway = gateway_named(arguments.gateway, io=arguments.io)
     except Skip as reason:
         print(reason)
         return 1
-    arrivals: dict[tuple[str, str], list[Taken]] = defaultdict(list)
-
-    def collect() -> int:
-        count = 0
-        for taken in sink.taken():
-            count += 1
-            for recipient in taken.recipients:
-                arrivals[taken.test_id, recipient].append(taken)
-        return count
-
-    slowest_restart, problems, kills = 0.0, [], []
-    with gateway:
-        gateway.start()
-        print(gateway.description(), flush=True)
-        gateway.create_many(DOMAINS, f"127.0.0.1:{sink.port}", forward__tls="none")
-        flood = Flood(folder, gateway.port, "--connections", str(arguments.connections), "--seed", str(seed),
-                      "--domains", f"d%d.test:{len(DOMAINS)}")
-        for round_number in range(1, arguments.rounds + 1):
-            before = flood.promises()
-            wait_until("load", lambda: flood.promises() > before, 20)
-            time.sleep(moments.uniform(0.1, 2.5))
-            promised = flood.promises()
-            kills.append(time.monotonic())
-            gateway.kill()
-            collect()
-            killed = time.monotonic()
-            gateway.start()
-            slowest_restart = max(slowest_restart, time.monotonic() - killed)
-            print(f"round {round_number:2}: {promised - before:6} promised, killed with about "
-                  f"{max(promised - len(arrivals), 0)} waiting, back after {time.monotonic() - killed:.2f} s",
-                  flush=True)
-        time.sleep(1)
-        flood.pause()
-        entries = flood.entries()
-        expected = {(test_id, recipient) for test_id, entry in entries.items() if entry.promised
-                    for recipient in entry.recipients}
-        last_arrival = time.monotonic()
-        while time.monotonic() - last_arrival < DRAIN_SILENCE_SECONDS:
-            if collect():
-                last_arrival = time.monotonic()
-            elif arrivals.keys() >= expected and gateway.queued() == 0:
-                break
-            time.sleep(0.2)
-        time.sleep(1)
-        collect()
-        left = gateway.queued()
-
-    lost = expected - arrivals.keys()
-    changed = {key for key, all_taken in arrivals.items() for taken in all_taken
-               if key[0] not in entries or taken.sha256 != entries[key[0]].sha256
-               or key[1] not in entries[key[0]].recipients}
-    cut = sink.connections_cut(kills, SETTLING_SECONDS)
-    last_of_connection: dict[int, list[str]] = defaultdict(list)
-    for taken in sorted({taken for all_taken in arrivals.values() for taken in all_taken}, key=lambda one: one.at):
-        last_of_connection[taken.connection].append(taken.test_id)
-    open_at_kill = {test_id for connection in cut for test_id in last_of_connection[connection][-OPEN_PER_CONNECTION:]}
-    repeated = {key: len(all_taken) - 1 for key, all_taken in arrivals.items() if len(all_taken) > 1}
-    unexplained = {key for key in repeated if key[0] not in open_at_kill}
-    promised = sum(entry.promised for entry in entries.values())
-    unpromised = sum(not entries[test_id].promised for test_id in {key[0] for key in arrivals} if test_id in entries)
-
-    print(f"\nmessages promised {promised}, recipients promised {len(expected)}, arrived {len(arrivals)}, "
-          f"of them from messages whose 250 was not read {unpromised}, refused {flood.refusals() or 0}")
-    print(f"lost {len(lost)}, changed {len(changed)}, duplicates {sum(repeated.values())} "
-          f"(of hand-overs not open at a kill: {len(unexplained)}), still queued {left}")
-    print(f"restarts {arguments.rounds}, slowest {slowest_restart:.2f} s; connections cut {len(cut)}")
-    for what, keys in (("lost", lost), ("changed", changed), ("duplicate without reason", unexplained)):
-        problems += [f"{what}: {test_id} for {recipient}" for test_id, recipient in sorted(keys)[:5]]
-    if slowest_restart > RESTART_MAX_SECONDS:
-        problems.append(f"a restart took {slowest_restart:.1f} s")
-    if left:
-        problems.append(f"{left} messages still queued")
-    for problem in problems:
+    print(journalled(gateway.data))
+    problems = kill_rounds(gateway, arguments.rounds, seed, arguments.connections)
+    for problem in shown(problems):
         print(f"FAILED {problem}")
     if arguments.keep:
         keep_folders()
