@@ -43,6 +43,8 @@ class Entry:
     refused: bool = False
     queue_id: str = ""
     """Of a promised one."""
+    notice: str = ""
+    """Who must get a DSN about it."""
 
 
 class Flood:
