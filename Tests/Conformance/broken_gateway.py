@@ -1,14 +1,21 @@
 """A tiny store-and-forward gateway with a fault, to show that the tests see it. Plaintext SMTP only.
 
-    broken_gateway.py FAULT PORT FOLDER MESSAGE_SIZE      FAULT: none, lose, change, stuff, twice
+    broken_gateway.py FAULT PORT FOLDER MESSAGE_SIZE
+
+    FAULT: none; lose, change, stuff, twice; full, refuse, stuck (what it does when a file can't be written);
+    lease (forgets mail after a pause); spin (with no descriptors left)
 """
 
 import asyncio
 import os
 import sys
+import time
 
 LOST_FOR_SECONDS = 0.5
 """How long `lose` leaves a message that it answered 250 for out of its file."""
+
+PAUSE_SECONDS = 0.5
+"""A gap above this is a pause to `lease`."""
 
 
 class Gateway:
@@ -18,6 +25,9 @@ class Gateway:
         self.message_size = message_size
         self.count = 0
         self.arrived = asyncio.Event()
+        self.is_stuck = False
+        self.settled: set[str] = set()
+        """Handed over, but the file would not go."""
 
     def server_of(self, domain: str) -> tuple[str, int] | None:
         with open(f"{self.folder}/domains") as file:
@@ -79,8 +89,9 @@ class Gateway:
                 name = f"{self.folder}/spool/{os.getpid()}.{self.count}"
                 if self.fault == "lose":
                     asyncio.get_running_loop().call_later(LOST_FOR_SECONDS, self.store, name, content)
-                else:
-                    self.store(name, content)
+                elif refusal := self.refusal(name, content):
+                    reply(refusal)
+                    continue
                 reply(f"250 2.0.0 {os.getpid()}.{self.count}")
             elif verb == b"QUIT":
                 reply("221 bye")
@@ -92,11 +103,35 @@ class Gateway:
                 reply("500 what")
             await writer.drain()
 
+    def refusal(self, name: str, content: bytes) -> str | None:
+        """Stores the message; what the sender is told if that fails."""
+        try:
+            if self.is_stuck:
+                raise OSError
+            self.store(name, content)
+        except OSError:
+            self.is_stuck = self.fault == "stuck"
+            if os.path.exists(name + ".part"):
+                os.unlink(name + ".part")
+            if self.fault == "full":
+                return None
+            return "552 5.3.4 no room" if self.fault == "refuse" else "452 4.3.1 no room"
+        return None
+
     def store(self, name: str, content: bytes) -> None:
         with open(name + ".part", "wb") as file:
             file.write(content)
         os.rename(name + ".part", name)
         self.arrived.set()
+
+    async def watch(self) -> None:
+        """`lease`: takes a pause of the process for the end of what it holds."""
+        while self.fault == "lease":
+            before = time.monotonic()
+            await asyncio.sleep(PAUSE_SECONDS / 10)
+            if time.monotonic() - before > PAUSE_SECONDS:
+                for name in os.listdir(f"{self.folder}/spool"):
+                    os.unlink(f"{self.folder}/spool/{name}")
 
     async def forward(self) -> None:
         while True:
@@ -115,8 +150,14 @@ class Gateway:
 
     async def hand_over(self, name: str) -> bool:
         path = f"{self.folder}/spool/{name}"
-        with open(path, "rb") as file:
-            sender, recipients, content = file.read().split(b"\n", 2)
+        try:
+            with open(path, "rb") as file:
+                sender, recipients, content = file.read().split(b"\n", 2)
+            if name in self.settled:
+                os.unlink(path)
+                return True
+        except OSError:
+            return False
         if self.fault == "change":
             content = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
         server = self.server_of(recipients.split(b"@")[-1].decode())
@@ -137,6 +178,7 @@ class Gateway:
             if (await reader.readline())[:1] != b"2":
                 raise ConnectionError
             if self.fault != "twice" or not name.endswith("7"):
+                self.settled.add(name)
                 os.unlink(path)
             else:
                 os.rename(path, path + "again")
@@ -152,9 +194,19 @@ async def main() -> None:
     fault, port, folder, message_size = sys.argv[1:]
     gateway = Gateway(fault, folder, int(message_size))
     server = await asyncio.start_server(gateway.serve, "127.0.0.1", int(port), backlog=1000, limit=1 << 20)
+    if fault == "spin":
+        asyncio.get_running_loop().set_exception_handler(spin)
     forwarder = asyncio.create_task(gateway.forward())
+    watcher = asyncio.create_task(gateway.watch())
     async with server:
-        await forwarder
+        await asyncio.gather(forwarder, watcher)
+
+
+def spin(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Tries again at once what failed for want of descriptors."""
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        pass
 
 
 asyncio.run(main())

@@ -1,8 +1,9 @@
 """Stand-ins for the gateway, to prove the tests: Postfix must pass them, and a gateway broken on purpose must fail.
 
 `broken-…` is a tiny store-and-forward server whose fault is in its name: `lose` says 250 before the message is in its
-file, `change` turns one byte over, `stuff` forgets to undo dot-stuffing, `twice` hands some
-messages over again, `none` has no fault.
+file, `change` turns one byte over, `stuff` forgets to undo dot-stuffing, `twice` hands some messages over again,
+`none` has no fault. When a file can't be written `full` says 250 all the same, `refuse` a 5xx, `stuck` refuses for ever;
+`lease` forgets its mail after a pause, `spin` uses a core while it has no descriptors.
 """
 
 from __future__ import annotations
@@ -150,4 +151,4 @@ def gateway(name: str, *, io: str = "auto", message_size: int = MESSAGE_SIZE_LIM
         return PostfixGateway(message_size=message_size)
     if name.startswith("broken-"):
         return BrokenGateway(name.removeprefix("broken-"), message_size=message_size)
-    raise SystemExit(f"no gateway named {name}: postern, postfix, broken-{{none,lose,change,stuff,twice}}")
+    raise SystemExit(f"no gateway named {name}: postern, postfix, broken-{{none,lose,change,stuff,twice,full,refuse,stuck,lease,spin}}")

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
@@ -21,8 +22,8 @@ from account import Account  # noqa: E402
 from calls import send  # noqa: E402
 from disk import Foreign, small  # noqa: E402
 from failing import EVER, WRITING, Failing  # noqa: E402
-from flood import Flood  # noqa: E402
-from harness import body_of_lines, header_section, scratch_folder, wait_until  # noqa: E402
+from flood import Entry, Flood  # noqa: E402
+from harness import body_of_lines, digest, header_section, scratch_folder, wait_until  # noqa: E402
 from posternctl import Gateway, Postern  # noqa: E402
 from sink import Sink  # noqa: E402
 
@@ -128,68 +129,73 @@ def full(gateway: Gateway, seed: int, *, inodes: bool, brief: bool = False) -> l
     stage.sink.start()
     foreign = Foreign(gateway.data)
     with gateway:
-        flood = stage.begin("--size", "300:12000", "--large-share", "0.05")
+        stage.begin("--size", "300:12000", "--large-share", "0.05")
         stage.wait_for_load(20)
-
-        # By mail: the primary is away until senders hear of it.
-        stage.sink.stop()
-        stage.account.after_cut()
-        wait_until("452 because of mail", lambda: flood.refusals().get(FULL, 0) > 20, 120)
-        waiting = gateway.queued()
-        stage.sink.start()
-        stage.wait_for_load(100, 60)
-        wait_until("the end of the backlog", lambda: gateway.queued() < waiting / 4, 60)
-        print(f"  full of mail: {waiting} waited, {flood.refusals()}, then it left and mail came again", flush=True)
-
-        # By somebody else, with mail waiting, some of it half settled: all must leave at 100 %.
-        if isinstance(gateway, Postern):
-            deferring.touch()
-            half_settled(stage)
-        stage.sink.stop()
-        stage.account.after_cut()
-        stage.wait_for_load(100)
-        take = foreign.take_inodes if inodes else foreign.fill
-        take()
-        before = flood.refusals().get(FULL, 0)
-
-        def refused() -> bool:
-            take()
-            return flood.refusals().get(FULL, 0) > before + 40
-
-        wait_until("452 because of somebody else", refused, 60)
-        promised = flood.promises()
-        stage.sink.start()
-
-        def drained() -> bool:
-            take()
-            stage.account.read()
-            return not [key for key in stage.account.due if not key[1].startswith("later")]
-
         try:
-            wait_until("mail leaving a full disk", drained, 40)
+            full_of_mail(stage)
+            full_of_foreign_files(stage, foreign, deferring, foreign.take_inodes if inodes else foreign.fill)
         except TimeoutError as late:
             stage.problems.append(str(late))
-        space = os.statvfs(gateway.data)
-        print(f"  full of somebody else's: {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes free, "
-              f"all left, {flood.promises() - promised} taken meanwhile", flush=True)
+            if stage.sink.service is None:
+                stage.sink.start()
         deferring.unlink(missing_ok=True)
-        if isinstance(gateway, Postern):
-            say_full(stage)
-
-        # Room again.
         foreign.leave()
         stage.wait_for_load(200, 30)
-        gateway.hasten()
-        for code in flood.refusals():
+        for code, count in stage.flood.refusals().items():
             if code != FULL:
-                stage.problems.append(f"on a full disk senders were told {code}, not {FULL}: {flood.refusals()[code]}")
+                stage.problems.append(f"on a full disk senders were told {code}, not {FULL}, {count} times")
         return stage.finish()
+
+
+def full_of_mail(stage: Stage) -> None:
+    """The primary is away until senders hear of it; then all leaves, and mail comes again."""
+    flood = stage.flood
+    stage.sink.stop()
+    stage.account.after_cut()
+    wait_until("452 because of mail", lambda: flood.refusals().get(FULL, 0) > 20, 40)
+    flood.pause()
+    waiting = stage.gateway.queued()
+    stage.sink.start()
+    wait_until("the end of the backlog", lambda: stage.gateway.queued() < waiting / 4, 60)
+    flood.go_on()
+    stage.wait_for_load(100)
+    print(f"  full of mail: {waiting} waited, {flood.refusals()}, then it left and mail came again", flush=True)
+
+
+def full_of_foreign_files(stage: Stage, foreign: Foreign, deferring: Path, take: Callable[[], None]) -> None:
+    """Somebody else takes all that is left, again and again, with mail waiting, some of it half settled: it must leave."""
+    flood = stage.flood
+    if isinstance(stage.gateway, Postern):
+        deferring.touch()
+        half_settled(stage)
+    stage.sink.stop()
+    stage.account.after_cut()
+    wait_until("mail waiting", lambda: stage.gateway.queued() > 100, 30)
+    take()
+    before, promised = flood.refusals().get(FULL, 0), flood.promises()
+
+    def refused() -> bool:
+        take()
+        return flood.refusals().get(FULL, 0) > before + 40
+
+    wait_until("452 because of somebody else", refused, 20)
+    stage.sink.start()
+
+    def drained() -> bool:
+        take()
+        stage.account.read()
+        return not any(not recipient.startswith("later") for _, recipient in stage.account.due)
+
+    wait_until("the end of mail on a full disk", drained, 40)
+    space = os.statvfs(stage.gateway.data)
+    print(f"  full of somebody else's: {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes free, "
+          f"all left, {flood.promises() - promised} taken meanwhile", flush=True)
+    if isinstance(stage.gateway, Postern):
+        say_full(stage)
 
 
 def half_settled(stage: Stage) -> None:
     """A message of which one recipient is done and one is deferred."""
-    from flood import Entry
-    from harness import digest
     recipients = ("ok@d0.test", "later@d0.test")
     for number in range(5):
         content = header_section(f"half-{number}", "from@sender.test", recipients[0]) + body_of_lines(3000, "half")
