@@ -65,7 +65,7 @@ class Calls:
         self.folder = scratch_folder("calls")
         self.deferring = self.folder / "later"
         self.sink = Sink(self.folder, "--later-while", str(self.deferring)).start()
-        self.account = Account(gateway, self.sink, kill_bound=None)
+        self.account = Account(gateway, self.sink, kill_bound=None, unlinks_fail=True)
         self.failing = Failing(gateway)
         self.problems = self.account.problems
         self.refused: Counter[str] = Counter()

@@ -40,13 +40,13 @@ SPIN_MAX = 0.3
 class Stage:
     """Gateway, sink, senders and their account."""
 
-    def __init__(self, gateway: Gateway, seed: int, *sink_options: str, kill_bound: int | None = None) -> None:
+    def __init__(self, gateway: Gateway, seed: int, *sink_options: str, unlinks_fail: bool = False) -> None:
         self.gateway = gateway
         self.folder = scratch_folder("faults")
         self.seed = seed
         self.draw = random.Random(seed)
         self.sink = Sink(self.folder, *sink_options).start()
-        self.account = Account(gateway, self.sink, kill_bound=kill_bound)
+        self.account = Account(gateway, self.sink, kill_bound=None, unlinks_fail=unlinks_fail)
         self.problems = self.account.problems
 
     def begin(self, *flood_options: str, connections: int = 20) -> Flood:
@@ -228,8 +228,8 @@ def descriptors(gateway: Gateway, seed: int, limit: int = 400) -> list[str]:
         stage.begin(connections=10)
         stage.wait_for_load(50)
 
-        # More clients than places: those in it go on, delivery and control too.
-        for _ in range(2 * limit):
+        # More clients than places: those in it go on, delivery and control too. A stand-in has no bound on its clients.
+        for _ in range(2 * limit if isinstance(gateway, Postern) else limit // 4):
             idle.append(connect(gateway.port))
         stage.wait_for_load(50)
         stage.gateway.queued()
@@ -288,7 +288,7 @@ def connect(port: int) -> socket.socket:
 
 def mixed(gateway: Gateway, seed: int, rounds: int) -> list[str]:
     """Kills, pauses, failing calls, full disks and lowered limits, in an order and at moments drawn from the seed."""
-    stage = Stage(gateway, seed)
+    stage = Stage(gateway, seed, unlinks_fail=True)
     failing = Failing(gateway)
     foreign = Foreign(gateway.data)
     draw = stage.draw
