@@ -41,7 +41,7 @@ class Gateway:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self.session(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
@@ -135,6 +135,13 @@ class Gateway:
 
     async def forward(self) -> None:
         while True:
+            try:
+                await self.forward_all()
+            except OSError:  # no descriptors
+                await asyncio.sleep(0.2)
+
+    async def forward_all(self) -> None:
+        while True:
             names = [name for name in os.listdir(f"{self.folder}/spool") if not name.endswith(".part")]
             if not names:
                 self.arrived.clear()
@@ -205,7 +212,7 @@ async def main() -> None:
 def spin(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """Tries again at once what failed for want of descriptors."""
     began = time.monotonic()
-    while time.monotonic() - began < 0.5:
+    while time.monotonic() - began < 2:
         pass
 
 

@@ -101,6 +101,8 @@ class Postern(Gateway):
         self.environment |= {
             name: ":".join(filter(None, [os.environ.get(name), options])) for name in ("TSAN_OPTIONS", "ASAN_OPTIONS")
         } | (environment or {})
+        self.ended: list[str] = []
+        """How it ended when nobody ended it."""
         self.cgroup = cgroup
         self.service: Service | None = None
         self.killed: Service | None = None
@@ -145,6 +147,8 @@ class Postern(Gateway):
             if self.service.running():
                 os.kill(self.service.pid, signal.SIGKILL)
                 self.service.process.wait()
+            else:
+                self.ended.append(f"it ended by itself with {self.service.process.returncode}: {self.service.tail(3)}")
             self.killed, self.service = self.service, None
 
     def stop(self) -> None:
@@ -197,7 +201,7 @@ class Postern(Gateway):
         return [f"{store.name}/{name}" for store in self.stores() for name in os.listdir(store) if name != "store.head"]
 
     def complaints(self) -> list[str]:
-        found = [f"set aside: {name}" for name in self.leftovers() if name.endswith(".damaged")]
+        found = [*self.ended, *(f"set aside: {name}" for name in self.leftovers() if name.endswith(".damaged"))]
         for report in self.folder.glob("sanitizer.*"):
             text = report.read_text(errors="replace")
             if text.strip():

@@ -83,6 +83,7 @@ class Stage:
         self.account.settle(hasten=hasten)
         self.expect_no_5xx()
         print(self.account.report())
+        self.gateway.stop()
         return self.problems + self.gateway.complaints()
 
 

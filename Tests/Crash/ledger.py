@@ -78,6 +78,7 @@ def kill_rounds(gateway: Gateway, rounds: int, seed: int, connections: int = 30,
                 break
         flood.pause()
         account.settle()
+        gateway.stop()
         complaints = gateway.complaints()
     print(f"{account.report()}\nslowest restart {slowest:.2f} s")
     problems = account.problems + complaints
