@@ -180,7 +180,11 @@ class Session(asyncio.Protocol):
             if self.chunk_left:
                 return False
             self.chunk_left = None
-            if self.last_chunk:
+            if not self.recipients:
+                # What was announced is read all the same (RFC 3030 §2).
+                self.reset()
+                self.reply("503 5.5.1 no recipients")
+            elif self.last_chunk:
                 self.complete(bytes(self.content))
             else:
                 self.reply("250 2.0.0 chunk")
@@ -235,7 +239,7 @@ class Session(asyncio.Protocol):
             self.in_content = True
             self.searched = 0
             self.reply("354 go on")
-        elif verb == b"BDAT" and self.recipients:
+        elif verb == b"BDAT":
             words = line.split()
             self.chunk_left = int(words[1])
             self.last_chunk = len(words) > 2 and words[2].upper() == b"LAST"
