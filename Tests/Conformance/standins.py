@@ -2,8 +2,8 @@
 
 `broken-…` is a tiny store-and-forward server whose fault is in its name: `lose` says 250 before the message is in its
 file, `change` turns one byte over, `stuff` forgets to undo dot-stuffing, `twice` hands some messages over again,
-`none` has no fault. When a file can't be written `full` says 250 all the same, `refuse` a 5xx, `stuck` refuses for ever;
-`lease` forgets its mail after a pause, `spin` uses a core while it has no descriptors.
+`none` has no fault. When a file can't be written `full` still says 250, `refuse` a 5xx, `stuck` refuses for ever;
+`lease` forgets its mail after a pause, `spin` uses a core without descriptors.
 """
 
 from __future__ import annotations
@@ -151,4 +151,5 @@ def gateway(name: str, *, io: str = "auto", message_size: int = MESSAGE_SIZE_LIM
         return PostfixGateway(message_size=message_size)
     if name.startswith("broken-"):
         return BrokenGateway(name.removeprefix("broken-"), message_size=message_size)
-    raise SystemExit(f"no gateway named {name}: postern, postfix, broken-{{none,lose,change,stuff,twice,full,refuse,stuck,lease,spin}}")
+    raise SystemExit(f"no gateway named {name}: postern, postfix, "
+                     "broken-{none,lose,change,stuff,twice,full,refuse,stuck,lease,spin}")

@@ -37,7 +37,7 @@ def domain_of(recipient: str) -> str:
 
 
 class Account:
-    """One gateway's promises and arrivals. `read` as often as wanted, `after_kill` at each kill, `settle` when all must be out."""
+    """One gateway's promises and arrivals. `read` at any time, `after_kill` at each kill, `settle` at the end."""
 
     def __init__(self, gateway: Gateway, sink: Sink, flood: Flood | None = None, *,
                  kill_bound: int | None = OPEN_PER_CONNECTION, unlinks_fail: bool = False) -> None:

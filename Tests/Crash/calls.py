@@ -1,4 +1,4 @@
-"""Fails the first, second, third … file call of each kind under one fixed scenario: nothing lost, nothing 5xx, all said.
+"""Fails the first, second, third … file call of each kind under a fixed scenario: nothing lost, nothing 5xx, all said.
 
     messages ──▶ gateway (call N of a kind fails) ──▶ sink        one server process for all N, armed anew for each
 

@@ -115,7 +115,8 @@ def main() -> int:
             keep_folders()
         clean_up()
         print(f"== {name}: {'FAILED' if problems else 'passed'} in {time.monotonic() - began:.0f} s", flush=True)
-    print(f"\n{'FAILED: ' + ', '.join(failed) if failed else 'passed'} in {time.monotonic() - started:.0f} s, seed {seed}")
+    verdict = f"FAILED: {', '.join(failed)}" if failed else "passed"
+    print(f"\n{verdict} in {time.monotonic() - started:.0f} s, seed {seed}")
     return 1 if failed else 0
 
 

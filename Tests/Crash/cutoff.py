@@ -1,4 +1,4 @@
-"""A file that a kill cut off in the middle of its write was never promised: it goes, whatever happened to the start after.
+"""A file that a kill cut off in the middle of its write was never promised: it goes, whatever the start after did.
 
     message ──▶ gateway, kill -9, file cut short ──▶ a start that is killed before it has listed ──▶ a start
 

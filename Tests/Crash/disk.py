@@ -10,7 +10,7 @@ from harness import mount, run, scratch_folder
 
 
 def journalled(folder: Path, size: str = "4G") -> str:
-    """Mounts an ext4 of its own at `folder`; without the right to, the folder stays on the disk it is on. Says which."""
+    """Mounts an ext4 of its own at `folder`; without the right to, the folder stays where it is. Says which."""
     if os.geteuid() != 0:
         return f"{folder}: on its own disk (an ext4 in a file needs root)"
     image = scratch_folder("image") / "ext4.img"

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 // The order is also failing.py's.
-enum kind { NONE, CREATE, OPEN, WRITE, READ, SYNC_FILE, SYNC_DISK, CLOSE, RENAME, UNLINK, MAKE_FOLDER, LIST, SEND, KINDS };
+enum kind { NONE, CREATE, OPEN, WRITE, READ, SYNC_FILE, SYNC_DISK, CLOSE, RENAME, UNLINK, MAKE_FOLDER, LIST, SEND };
 
 // Whose file it is.
 enum class { SPOOL = 1, DATABASE = 2 };
@@ -118,7 +118,7 @@ static int open_at(int directory, const char *path, int flags, mode_t mode) {
 
 int open(const char *path, int flags, ...) { MODE(flags) return open_at(AT_FDCWD, path, flags, mode); }
 int open64(const char *path, int flags, ...) { MODE(flags) return open_at(AT_FDCWD, path, flags, mode); }
-int openat(int directory, const char *path, int flags, ...) { MODE(flags) return open_at(directory, path, flags, mode); }
+int openat(int folder, const char *path, int flags, ...) { MODE(flags) return open_at(folder, path, flags, mode); }
 
 // Half of it when it should be short; else what the kernel says, or the fault.
 static ssize_t shortened(int file, size_t length, size_t *allowed) {

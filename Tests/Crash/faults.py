@@ -164,7 +164,7 @@ def full_of_mail(stage: Stage) -> None:
 
 
 def full_of_foreign_files(stage: Stage, foreign: Foreign, deferring: Path, take: Callable[[], None]) -> None:
-    """Somebody else takes all that is left, again and again, with mail waiting, some of it half settled: it must leave."""
+    """Somebody else takes all that is left, again and again; mail that waits, or is half settled, must leave."""
     flood = stage.flood
     if isinstance(stage.gateway, Postern):
         deferring.touch()

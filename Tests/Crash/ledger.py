@@ -29,7 +29,7 @@ from standins import gateway as gateway_named  # noqa: E402
 
 DOMAINS = [f"d{number}.test" for number in range(20)]
 ROUNDS_PER_SETTLE = 25
-"""After so many rounds all is drained and judged, so that neither memory nor a fault's distance grows with the rounds."""
+"""After so many rounds all is drained and judged: neither memory nor a fault's distance grows with the rounds."""
 
 RESTART_MAX_SECONDS = 5.0
 
