@@ -12,7 +12,9 @@ struct EventLogTests {
         defer { try? FileManager.default.removeItem(atPath: path) }
         let world = SimulatedWorld(seed: 1)
         let writer = try LogWriter(path: path)
-        let log = EventLog(writer: writer, level: .info, reactor: Reactor(backend: world.makeBackend(index: 0)))
+        let log = EventLog(
+            writer: writer, level: .info, reactor: Reactor(backend: world.makeBackend(index: 0)),
+            counters: Counters())
         body(log)
         log.flush()
         writer.shutDown()

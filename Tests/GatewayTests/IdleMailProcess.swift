@@ -57,6 +57,7 @@ final class IdleMailProcess: MailProcess {
     }
 
     func deleted(_ gateway: StoredGateway) { try? note("deleted \(gateway.document.domain)") }
+    func lookAgain() {}
     func publish() { try? note("publish") }
 
     func queue(domain: String?, limit: Int) throws(ControlFault) -> [QueuedMessage] {

@@ -18,6 +18,7 @@ final class ControlServer: Sendable {
 
     /// How often stalled clients are looked for, and how long a full table of descriptors is left alone.
     private static let tickMilliseconds = 1_000
+    private static let lookMilliseconds = 5_000
     private static let readBytes = 64 << 10
     /// Connections that may wait to be accepted.
     private static let backlog: Int32 = 64
@@ -81,6 +82,7 @@ final class ControlServer: Sendable {
     func run() {
         var clients: [Client] = []
         var acceptsAt = 0
+        var looksAt = ControlSocket.now() + Self.lookMilliseconds
         var chunk = [UInt8](repeating: 0, count: Self.readBytes)
         while true {
             let now = ControlSocket.now()
@@ -96,8 +98,14 @@ final class ControlServer: Sendable {
                         fd: client.descriptor, events: Int16(client.output.isEmpty ? POLLIN : POLLOUT), revents: 0))
             }
             let mustLookAgain = !accepts || clients.contains { !$0.isIdle }
-            let count = poll(&polls, nfds_t(polls.count), mustLookAgain ? Int32(Self.tickMilliseconds) : -1)
+            let count = poll(
+                &polls, nfds_t(polls.count), mustLookAgain ? Int32(Self.tickMilliseconds) : Int32(max(1, looksAt - now))
+            )
             if polls[0].revents != 0 { break }
+            if now >= looksAt {
+                looksAt = now + Self.lookMilliseconds
+                service.process.lookAgain()
+            }
 
             for (index, client) in clients.enumerated() {
                 if count > 0, polls[index + 2].revents != 0 {

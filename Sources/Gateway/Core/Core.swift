@@ -52,7 +52,7 @@ final class Core: Queues.Owner {
         var count: Int
         var start: UInt32
         /// See `Superblock`.
-        var previousStartOfThisBoot: UInt32?
+        var firstStartOfThisBoot: UInt32
         var settings: CoreSettings
         var routes: Routes
         var listeners: [CoreListener]
@@ -72,10 +72,10 @@ final class Core: Queues.Owner {
         (listeners, outboxes, inboxes, counters) = (parts.listeners, parts.outboxes, parts.inboxes, parts.counters)
         quietCores = parts.quietCores
         reactor = Reactor(backend: backend)
-        log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor)
+        log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor, counters: counters)
         spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
         calls = FileCalls(reactor: reactor, kind: TokenKind.calls)
-        previousStartOfThisBoot = parts.previousStartOfThisBoot
+        firstStartOfThisBoot = parts.firstStartOfThisBoot
         ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index))
         serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
         serverMachine.messageSizeMax = parts.settings.messageSizeMax
@@ -336,6 +336,12 @@ final class Core: Queues.Owner {
             if let credit { send(.credit(credit.session, 1), to: credit.core) }
         }
         for state in spool.stated { state.then() }
+        for setback in spool.setbacks {
+            log.alarm(
+                "settle-failed", gateway: setback.store.domain,
+                "\(String(cString: strerror(setback.fault))): what was handed over or postponed can't be noted down; again in 10 s, and after a restart before that it may be sent again"
+            )
+        }
         spool.taken()
     }
 
@@ -429,7 +435,7 @@ final class Core: Queues.Owner {
     /// Gateways whose mail directories are still being listed.
     var recovering: Int { recovery.count }
     var startNumber: UInt32 { ids.start }
-    let previousStartOfThisBoot: UInt32?
+    let firstStartOfThisBoot: UInt32
 
     // MARK: Ticks
 

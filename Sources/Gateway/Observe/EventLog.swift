@@ -13,12 +13,13 @@ final class EventLog {
     private let writer: LogWriter?
     private let level: Configuration.LogLevel
     private let reactor: Reactor
+    private let counters: Counters
     private var lines = ByteOutput()
     private static let valueMaxBytes = 512
 
     /// - Parameter writer: nil: events are dropped (simulation).
-    init(writer: LogWriter?, level: Configuration.LogLevel, reactor: Reactor) {
-        (self.writer, self.level, self.reactor) = (writer, level, reactor)
+    init(writer: LogWriter?, level: Configuration.LogLevel, reactor: Reactor, counters: Counters) {
+        (self.writer, self.level, self.reactor, self.counters) = (writer, level, reactor, counters)
     }
 
     /// Gives the lines of this turn to the writer.
@@ -122,6 +123,7 @@ final class EventLog {
 
     /// Look now: mail is delayed or set aside.
     func alarm(_ event: String, gateway: String, id: QueueID? = nil, _ detail: String) {
+        counters.alarms.add(1, ordering: .relaxed)
         guard begin(.error) else { return }
         if let id { field("id", id.description) }
         field("event", event)

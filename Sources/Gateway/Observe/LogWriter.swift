@@ -1,4 +1,5 @@
 import Glibc
+import Protocols
 import Reactor
 
 /// Takes whole log lines from any thread and writes them from one of its own, so that no reactor waits for a slow disk.
@@ -53,6 +54,17 @@ public final class LogWriter: Sendable {
     }
 
     /// Opens the file anew (after rotation).
+    /// A line of the process itself, with the time in front.
+    func note(_ text: String) {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        var line = ByteOutput()
+        MailDate.writeISO8601(
+            unixMilliseconds: Int64(now.tv_sec) * 1_000 + Int64(now.tv_nsec) / 1_000_000, into: &line)
+        line.append(text: " \(text)\n")
+        write(line.array)
+    }
+
     public func reopen() { state.withLock { $0.reopens = true } }
 
     /// Writes what waits, and ends.

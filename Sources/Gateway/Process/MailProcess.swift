@@ -32,6 +32,8 @@ protocol MailProcess: AnyObject, Sendable {
     func deleting(_ gateway: StoredGateway, mail: MailDisposal) throws(ControlFault)
     /// After a gateway went, or one whose creation failed: puts its store aside and publishes the snapshot.
     func deleted(_ gateway: StoredGateway)
+    /// Every few seconds: tries what could not be used at the start, such as a disk that was not mounted.
+    func lookAgain()
     /// The reactors learn what has changed.
     func publish()
 

@@ -114,7 +114,18 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
             deferred: sum { $0.deferred.load(ordering: .relaxed) },
             bounced: sum { $0.bounced.load(ordering: .relaxed) }, queued: sum { $0.queued.load(ordering: .relaxed) },
             held: held, gateways: directory.snapshot.gatewayCount, startedAt: startedAt, ready: reason == nil,
-            notReady: reason, alarms: alarms.withLock { $0 })
+            notReady: reason, alarms: alarms.withLock { $0 } + diskTroubles)
+    }
+
+    /// What of the disks stops mail, in words.
+    private var diskTroubles: [String] {
+        let routes = current.withLock { $0 }
+        return routes.devices.compactMap { device in
+            guard let domain = routes.store(on: device)?.domain else { return nil }
+            if device.isHanging { return "the file system of \(domain)'s mail directory does not answer: 451" }
+            if !device.hasRoom(for: 0) { return "the file system of \(domain)'s mail directory is nearly full: 452" }
+            return nil
+        }
     }
 
     func health(domain: String?) -> [QueueHealth] {
@@ -149,6 +160,25 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
             throw ControlFault(error)
         }
         return warnings(compiled)
+    }
+
+    /// Stores that one look tries.
+    private static let triedAtOnce = 100
+
+    func lookAgain() {
+        let unavailable = keeper.stores.filter { $0.value.state.load(ordering: .relaxed) == .unavailable }
+        var hasChanged = false
+        for (id, _) in unavailable.shuffled().prefix(Self.triedAtOnce) {
+            guard let gateway = directory.snapshot.gateway(forID: id) else { continue }
+            do throws(DirectoryFault) {
+                guard try keeper.open(gateway) == nil else { continue }
+            } catch {
+                continue
+            }
+            hasChanged = true
+            log.note("event=store-available gateway=\(gateway.domain)")
+        }
+        if hasChanged { publish() }
     }
 
     private func warnings(_ gateway: Gateway) -> [String] {

@@ -160,7 +160,7 @@ final class Serve {
         let endpoints = configuration.listen.admin
         return try patiently { () throws(ListenFault) in
             try AdminProcess(listen: endpoints, controlPath: control) { sentence in
-                Self.note(log, "level=warning event=admin detail=\"\(sentence)\"")
+                log.note("level=warning event=admin detail=\"\(sentence)\"")
             }
         }
     }
@@ -211,7 +211,7 @@ final class Serve {
         let threads = (0..<count).map { index in
             let parts = Core.Parts(
                 index: index, count: count, start: superblock.start,
-                previousStartOfThisBoot: superblock.previousStartOfThisBoot, settings: settings, routes: routes,
+                firstStartOfThisBoot: superblock.firstStartOfThisBoot, settings: settings, routes: routes,
                 listeners: listeners[index], outboxes: (0..<count).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [
                     fromControl[index], fromMain[index],
@@ -265,40 +265,32 @@ final class Serve {
         do {
             let fresh = try coreSettings(TLSMaterial(configuration), count)
             for mailbox in mailboxes { mailbox.send(.settings(fresh)) }
-            Self.note(
-                log, "event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
+            log.note("event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
         } catch {
-            Self.note(log, "level=error event=reload-failed detail=\"\(error)\"")
+            log.note("level=error event=reload-failed detail=\"\(error)\"")
         }
-    }
-
-    private static func note(_ log: LogWriter, _ text: String) {
-        var line = ByteOutput()
-        MailDate.writeISO8601(unixMilliseconds: wall() / 1_000_000, into: &line)
-        line.append(text: " \(text)\n")
-        log.write(line.array)
     }
 
     private func announce(_ log: LogWriter, _ io: String, _ admin: AdminProcess, _ complaints: [(String, String)]) {
-        Self.note(
-            log,
-            "event=started version=\(Version.current) hostname=\(configuration.hostname) io=\(io) reactors=\(reactorCount) smtp=\(configuration.listen.smtp.map(\.description).joined(separator: ","))"
+        let smtp = configuration.listen.smtp.map(\.description).joined(separator: ",")
+        log.note(
+            "event=started version=\(Version.current) hostname=\(configuration.hostname) io=\(io) reactors=\(reactorCount) smtp=\(smtp)"
         )
-        for warning in admin.warnings { Self.note(log, "level=warning event=admin detail=\"\(warning)\"") }
+        for warning in admin.warnings { log.note("level=warning event=admin detail=\"\(warning)\"") }
         for key in configuration.notInThisVersion {
-            Self.note(log, "level=warning event=not-in-this-version key=\(key)")
+            log.note("level=warning event=not-in-this-version key=\(key)")
         }
         for variable in configuration.unknownVariables {
-            Self.note(log, "level=warning event=unknown-variable name=\(variable)")
+            log.note("level=warning event=unknown-variable name=\(variable)")
         }
         if configuration.user == nil, geteuid() == 0 {
-            Self.note(log, "level=warning event=runs-as-root detail=\"set `user` in postern.yaml\"")
+            log.note("level=warning event=runs-as-root detail=\"set `user` in postern.yaml\"")
         }
         for (domain, why) in complaints {
-            Self.note(log, "level=error event=store-unavailable gateway=\(domain) detail=\"\(why)\"")
+            log.note("level=error event=store-unavailable gateway=\(domain) detail=\"\(why)\"")
         }
     }
 
-    private func announceStop(_ log: LogWriter) { Self.note(log, "event=stopping") }
+    private func announceStop(_ log: LogWriter) { log.note("event=stopping") }
 
 }

@@ -224,7 +224,6 @@ final class Queues {
                 log.alarm(
                     "unreadable", gateway: queue.route.gateway.domain, id: index[reference].id,
                     "the mail file can't be read (error \(fault)); tried again later")
-                counters.alarms.add(1, ordering: .relaxed)
                 postpone(reference, queue, seconds: 60)
                 credit(session)
             }
@@ -265,7 +264,6 @@ final class Queues {
             "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent"
         )
         counters.damaged.add(1, ordering: .relaxed)
-        counters.alarms.add(1, ordering: .relaxed)
         let name = MailFile.name(entry.id, contentBytes: entry.bytes)
         let store = queue.route.store
         let task = FileTask(token: Token(kind: 0, generation: 0, index: 0), device: store.device.id)

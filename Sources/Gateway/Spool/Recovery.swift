@@ -28,7 +28,6 @@ final class Recovery {
                 core.log.alarm(
                     "recovery-failed", gateway: store.domain,
                     "its mail directory can't be listed (\(String(cString: strerror(outcomes[0].fault)))); tried again")
-                core.counters.alarms.add(1, ordering: .relaxed)
                 return core.recoverLater(self)
             }
             // Sorted by the lane: ids sort by age, and a message's state (`.`) stands behind its file (`-`).
@@ -44,7 +43,6 @@ final class Recovery {
                 core.log.alarm(
                     "recovery-failed", gateway: store.domain,
                     "its file system can't be synced (\(String(cString: strerror(outcomes[0].fault)))); tried again")
-                core.counters.alarms.add(1, ordering: .relaxed)
                 return core.recoverLater(self)
             }
             slice()
@@ -65,7 +63,7 @@ final class Recovery {
             case .message(let id, let contentBytes):
                 // This run's own files were announced when they were committed.
                 guard id.start != core.startNumber else { continue }
-                if id.start == core.previousStartOfThisBoot {
+                if id.start >= core.firstStartOfThisBoot, id.start < core.startNumber {
                     suspects.append((id, contentBytes, hasState(id)))
                 } else {
                     take(id, contentBytes, hasState: hasState(id))
@@ -84,7 +82,7 @@ final class Recovery {
         examine(suspects, doomed)
     }
 
-    /// What the last start wrote before it was killed may be cut off: then it was never promised.
+    /// What an earlier start of this boot wrote before it was killed may be cut off: then it was never promised.
     private func examine(_ suspects: [(id: QueueID, contentBytes: Int, hasState: Bool)], _ doomed: [FileStep]) {
         let looks = suspects.map { suspect in
             FileStep.readStart(

@@ -39,6 +39,8 @@ final class Spool {
     private(set) var committed: [IncomingMessage] = []
     private(set) var removed: [Removal] = []
     private(set) var stated: [StateFile] = []
+    /// Ends and states that a commit could not make durable, one a commit; they are tried again.
+    private(set) var setbacks: [(store: Store, fault: Int32)] = []
     /// Removals that failed, tried again at `retryAt`.
     private var stubborn: [Removal] = []
     private var stubbornStates: [StateFile] = []
@@ -106,6 +108,7 @@ final class Spool {
         committed.removeAll(keepingCapacity: true)
         removed.removeAll(keepingCapacity: true)
         stated.removeAll(keepingCapacity: true)
+        setbacks.removeAll()
     }
 
     // MARK: What the lane brings
@@ -117,6 +120,7 @@ final class Spool {
         }
         commits += 1
         let synced = task.outcomes[batch.syncStep]
+        var setback: (store: Store, fault: Int32)?
         for message in batch.messages {
             judge(message, task, batch, synced)
             message.batchesLeft -= 1
@@ -129,17 +133,21 @@ final class Spool {
                 if let state = removal.stateRemoval { remove(state) }
             } else {
                 stubborn.append(removal)
+                setback = (removal.store, synced.isDone ? outcome.fault : synced.fault)
                 retryAt = reactor.now + Limits.stubbornRetryNanoseconds
             }
         }
         for state in batch.states {
-            if task.outcomes[state.step].isDone, synced.isDone {
+            let outcome = task.outcomes[state.step]
+            if outcome.isDone, synced.isDone {
                 stated.append(state)
             } else {
                 stubbornStates.append(state)
+                setback = (state.store, synced.isDone ? outcome.fault : synced.fault)
                 retryAt = reactor.now + Limits.stubbornRetryNanoseconds
             }
         }
+        if let setback { setbacks.append(setback) }
     }
 
     /// The parcels that are on the batch's file system.

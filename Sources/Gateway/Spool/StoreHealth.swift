@@ -11,7 +11,6 @@ extension Core {
         {
             return
         }
-        counters.alarms.add(1, ordering: .relaxed)
         log.alarm(
             fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
             "\(String(cString: strerror(fault.fault))); the sender was told to try again")
@@ -54,7 +53,6 @@ extension Core {
                 log.note(.notice, "disk-works-again", "the file system of \(domain) answers again")
                 continue
             }
-            counters.alarms.add(1, ordering: .relaxed)
             log.alarm(
                 "disk-hangs", gateway: domain,
                 "a commit on its file system takes longer than \(Limits.hangNanoseconds / Limits.nanosecondsPerSecond) s: its gateways' mail gets 451 until the disk answers"

@@ -14,9 +14,9 @@ struct SpoolFault: Error, CustomStringConvertible {
 struct Superblock {
     static let version = 1
     let start: UInt32
-    /// The start before this one, if the machine has not been booted since: what that one wrote, its page cache kept, so a file
-    /// of it that is too short was cut off by the end of the process.
-    let previousStartOfThisBoot: UInt32?
+    /// The first start since the machine was booted: what this one and those after it wrote, the page cache kept, so a file of
+    /// theirs that is too short was cut off by the end of its process. `start` when the boot is not known.
+    let firstStartOfThisBoot: UInt32
 
     private static let name = "superblock"
 
@@ -27,7 +27,7 @@ struct Superblock {
         _ folder: FileHandle, path: String, files: any FileExecutor, wall: Int64, boot: String
     ) throws(SpoolFault) -> Superblock {
         let read = files.carryOut(.readWhole(in: folder, name: name, maxBytes: 4096))
-        var last: (start: UInt32, boot: Substring) = (0, "-")
+        var last: (start: UInt32, boot: Substring, first: UInt32) = (0, "-", 0)
         if read.isDone {
             guard let known = decode(read.data) else {
                 let head = String(decoding: read.data.prefix(24), as: UTF8.self)
@@ -50,9 +50,11 @@ struct Superblock {
         guard last.start < .max else { throw SpoolFault(description: "the spool's start numbers are used up") }
         let boot = boot.isEmpty ? "-" : boot
         let next = Superblock(
-            start: last.start + 1, previousStartOfThisBoot: boot != "-" && last.boot == boot ? last.start : nil)
+            start: last.start + 1,
+            firstStartOfThisBoot: boot != "-" && last.boot == boot ? last.first : last.start + 1)
         let text = SignedLine.encode(
-            "postern-spool \(version) start=\(next.start) time=\(wall / 1_000_000_000) boot=\(boot)")
+            "postern-spool \(version) start=\(next.start) time=\(wall / 1_000_000_000) boot=\(boot) first=\(next.firstStartOfThisBoot)"
+        )
         // One left over from a start that was cut off here.
         _ = files.carryOut(.unlink(in: folder, name: name + ".part"))
         let placed = text.withUnsafeBytes {
@@ -66,13 +68,14 @@ struct Superblock {
         return next
     }
 
-    private static func decode(_ bytes: [UInt8]) -> (start: UInt32, boot: Substring)? {
-        guard let words = SignedLine.decode(bytes), words.count == 5, words[0] == "postern-spool",
+    private static func decode(_ bytes: [UInt8]) -> (start: UInt32, boot: Substring, first: UInt32)? {
+        guard let words = SignedLine.decode(bytes), words.count == 6, words[0] == "postern-spool",
             words[1] == "\(version)",
             words[2].hasPrefix("start="), let start = UInt32(words[2].dropFirst(6)),
-            words[3].hasPrefix("time="), words[4].hasPrefix("boot=")
+            words[3].hasPrefix("time="), words[4].hasPrefix("boot="),
+            words[5].hasPrefix("first="), let first = UInt32(words[5].dropFirst(6))
         else { return nil }
-        return (start, words[4].dropFirst(5))
+        return (start, words[4].dropFirst(5), first)
     }
 }
 

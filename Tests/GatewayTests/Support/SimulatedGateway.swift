@@ -80,7 +80,7 @@ final class SimulatedGateway {
         cores = (0..<coreCount).map { index in
             let parts = Core.Parts(
                 index: index, count: coreCount, start: superblock.start,
-                previousStartOfThisBoot: superblock.previousStartOfThisBoot, settings: settings, routes: routes,
+                firstStartOfThisBoot: superblock.firstStartOfThisBoot, settings: settings, routes: routes,
                 listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
