@@ -232,6 +232,21 @@ private func started(_ settings: SMTPServerSettings = settings, in commands: Str
         #expect(owner.codes() == ["250", "250", "501", "550", "354", "554"])
     }
 
+    /// Seen by the fuzzer: 550 where it came in one read, 552 where it came in several.
+    @Test func tooBigThenBareLineEnding() {
+        var small = settings
+        small.messageSizeMax = 100
+        let content = [UInt8]((String(repeating: "x", count: 99) + "\r\nmore\nMAIL FROM:<a@b>\r\n").utf8)
+        for step in [1, 7, 101, 102, 106, content.count] {
+            let owner = started(small, in: envelope + "DATA\r\n")
+            for start in stride(from: 0, to: content.count, by: step) {
+                owner.send(Array(content[start..<min(start + step, content.count)]))
+            }
+            #expect(owner.codes() == ["552"], "reads of \(step)")
+            #expect(owner.events.suffix(2) == ["fault:552", "hangUp"], "reads of \(step)")
+        }
+    }
+
     /// RFC 1870 §6.3.
     @Test func tooBig() {
         var small = settings
