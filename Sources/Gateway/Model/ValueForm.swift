@@ -138,20 +138,27 @@ enum PathText {
     static func isPlain(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.count <= maxBytes
             && text.unicodeScalars.allSatisfy { $0.value >= 32 && $0.value != 127 }
-            && text.split(separator: "/").allSatisfy { $0.utf8.count <= componentMaxBytes }
+            && parts(text).allSatisfy { $0.count <= componentMaxBytes }
     }
 
     /// The same, and nothing that steps aside: no `.`, `..` or empty part (T-C6).
     static func isDirect(_ text: String) -> Bool {
         guard isPlain(text) else { return false }
-        let parts = (text.hasPrefix("/") ? text.dropFirst() : text[...])
-            .split(separator: "/", omittingEmptySubsequences: false)
-        return parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." }
+        let parts = parts(text)
+        return (isAbsolute(text) ? parts.dropFirst() : parts[...])
+            .allSatisfy { !$0.isEmpty && !$0.elementsEqual(".".utf8) && !$0.elementsEqual("..".utf8) }
+    }
+
+    static func isAbsolute(_ text: String) -> Bool { text.utf8.first == UInt8(ascii: "/") }
+
+    /// By bytes, as the kernel divides it: a slash with a combining mark behind it is another `Character`.
+    private static func parts(_ text: String) -> [Substring.UTF8View] {
+        text.utf8.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
     }
 
     /// `path` from `folder`, unless it is absolute.
     static func resolve(_ path: String, from folder: String) -> String {
-        guard !path.hasPrefix("/") else { return path }
+        guard !isAbsolute(path) else { return path }
         let tail = path.hasPrefix("./") ? path.dropFirst(2) : path[...]
         return folder.hasSuffix("/") ? folder + tail : "\(folder)/\(tail)"
     }

@@ -26,7 +26,7 @@ final class StoreKeeper {
 
     /// Where a gateway's mail lies.
     func path(of gateway: Gateway) -> String {
-        gateway.mailDirectory.hasPrefix("/") ? gateway.mailDirectory : dataPath + "/" + gateway.mailDirectory
+        PathText.isAbsolute(gateway.mailDirectory) ? gateway.mailDirectory : dataPath + "/" + gateway.mailDirectory
     }
 
     /// Opens the store, or makes it when none was made yet. A sentence when it can't be used; it is then unavailable.
