@@ -24,7 +24,8 @@ public enum DomainNameNormaliser {
         // libidn2 also checks that what says it is an A-label is one.
         guard var mapped = lookUp(text) else { return nil }
         let mappedShape = mapped.withUTF8 { Shape(of: UnsafeRawBufferPointer($0)) }
-        return mappedShape.isHostName && mappedShape.isASCII && !mappedShape.hasUpperCase ? mapped : nil
+        let isALabel = mappedShape.isHostName && mappedShape.isASCII && !mappedShape.hasUpperCase
+        return isALabel && !mappedShape.hasForeignBytes ? mapped : nil
     }
 
     /// What one pass over the bytes of a name tells.
@@ -83,7 +84,13 @@ public enum DomainNameNormaliser {
 
     private static func lookUp(_ text: String) -> String? {
         var output: UnsafeMutablePointer<UInt8>?
-        let flags = Int32(IDN2_NFC_INPUT.rawValue | IDN2_NONTRANSITIONAL.rawValue | IDN2_USE_STD3_ASCII_RULES.rawValue)
+        // Not IDN2_USE_STD3_ASCII_RULES: libidn2 then takes out what the rules forbid and goes on, and `a\u{2100}b.test`
+        // would be `ab.test`. The caller looks at what became of it instead.
+        let flags = Int32(IDN2_NFC_INPUT.rawValue | IDN2_NONTRANSITIONAL.rawValue)
+        // The three letters that those rules forbid and that become no forbidden ASCII: signs of `=`, `<` and `>` crossed.
+        guard !text.unicodeScalars.contains(where: { ["\u{2260}", "\u{226e}", "\u{226f}"].contains($0) }) else {
+            return nil
+        }
         // `text` holds no NUL: `Shape` has refused it.
         let status = text.withCString { input in
             input.withMemoryRebound(to: UInt8.self, capacity: text.utf8.count + 1) {
