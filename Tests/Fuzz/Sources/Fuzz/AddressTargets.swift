@@ -33,7 +33,8 @@ enum AddressTarget {
         let inner = bytes[1..<at - 1]
         requireSame(address.domainText, text(inner[(lastAt(inner) + 1)...]), "the domain")
         if case .name(let name) = domain {
-            require(!name.utf8.contains { $0 >= 65 && $0 <= 90 } && name.lowercased().utf8.count > 0, "case of a domain")
+            require(
+                !name.utf8.contains { $0 >= 65 && $0 <= 90 } && name.lowercased().utf8.count > 0, "case of a domain")
             require(name.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { !$0.isEmpty }, "labels")
         }
         requireSame(try? MailAddress(validating: address.description), address, "an address without brackets")
@@ -61,7 +62,9 @@ enum AddressTarget {
 
     /// Against the C library's reader.
     private static func literal(_ bytes: [UInt8]) {
-        guard bytes.count <= 45, !bytes.contains(0), let given = String(validating: bytes, as: UTF8.self) else { return }
+        guard bytes.count <= 45, !bytes.contains(0), let given = String(validating: bytes, as: UTF8.self) else {
+            return
+        }
         let ours = IPAddress(given)
         var v4 = in_addr()
         var v6 = in6_addr()
@@ -155,7 +158,8 @@ enum XTextTarget {
     }
 
     private static func address(_ given: String) {
-        let isPlain = !given.isEmpty && !given.unicodeScalars.contains { $0.value < 32 || (127...159).contains($0.value) }
+        let isPlain =
+            !given.isEmpty && !given.unicodeScalars.contains { $0.value < 32 || (127...159).contains($0.value) }
         let forms = [UTF8AddressText.encodeXText(given), UTF8AddressText.encodeUnitext(given)]
         require(forms[0].utf8.allSatisfy { (33...126).contains($0) }, "utf-8-addr-xtext of \(given)")
         for form in forms {
@@ -178,7 +182,9 @@ enum XTextTarget {
         }
         guard let attributes = parse(line) else { return }
         require((1...XClientAttribute.Name.allCases.count).contains(attributes.count), "attributes")
-        let printed = attributes.map { "\($0.name.rawValue)=\($0.value.map { XText.encode($0.utf8) } ?? "[UNAVAILABLE]")" }
+        let printed = attributes.map {
+            "\($0.name.rawValue)=\($0.value.map { XText.encode($0.utf8) } ?? "[UNAVAILABLE]")"
+        }
         for attribute in attributes {
             require(attribute.value?.utf8.contains(where: isControl) != true, "a control byte in an attribute")
         }
@@ -230,7 +236,8 @@ enum ProxyTarget {
             binary += [UInt8(port >> 8), UInt8(truncatingIfNeeded: port)]
         }
         requireSame(
-            withExact(binary) { ProxyHeader.parse($0) }, .parsed(consumed: binary.count, endpoints), "version 2 of \(line)")
+            withExact(binary) { ProxyHeader.parse($0) }, .parsed(consumed: binary.count, endpoints),
+            "version 2 of \(line)")
     }
 }
 
@@ -272,7 +279,9 @@ enum DNSTarget {
     private static func hostName(_ host: String) {
         name(host)
         require(host.utf8.allSatisfy { DNSQuery.isHostByte($0) || $0 == UInt8(ascii: ".") }, "host \(host)")
-        if !host.isEmpty { require((try? DNSQuery.encode(name: host, type: .a, id: 1)) != nil, "\(host) can't be asked") }
+        if !host.isEmpty {
+            require((try? DNSQuery.encode(name: host, type: .a, id: 1)) != nil, "\(host) can't be asked")
+        }
     }
 
     /// A question is read back from its own bytes.

@@ -50,7 +50,8 @@ private func takeInput(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> Int32 {
 
 @_silgen_name("LLVMFuzzerRunDriver")
 private func runDriver(
-    _ argc: UnsafeMutablePointer<Int32>, _ argv: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
+    _ argc: UnsafeMutablePointer<Int32>,
+    _ argv: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
     _ take: @convention(c) (UnsafePointer<UInt8>?, Int) -> Int32
 ) -> Int32
 

@@ -213,10 +213,12 @@ enum DSNTarget {
         let count = options & 16 == 16 ? 25 : 1
         let recipient = DeliveryStatusNotification.Recipient(
             address: text(parts[1]), originalRecipient: parts[2].isEmpty ? nil : text(parts[2]),
-            status: reply?.status ?? EnhancedStatus(5, Int(options >> 5), 1), remoteMTA: parts[5].isEmpty ? nil : text(parts[5]),
+            status: reply?.status ?? EnhancedStatus(5, Int(options >> 5), 1),
+            remoteMTA: parts[5].isEmpty ? nil : text(parts[5]),
             reply: reply, explanation: parts[6].isEmpty ? nil : text(parts[6]), lastAttemptUnixSeconds: 1_795_530_500)
         var notification = DeliveryStatusNotification(
-            kind: DeliveryStatusNotification.Kind.allCases[Int(options & 3)], id: "9aB2c1", hostname: "mx1.provider.test",
+            kind: DeliveryStatusNotification.Kind.allCases[Int(options & 3)], id: "9aB2c1",
+            hostname: "mx1.provider.test",
             sender: sender.isEmpty ? "a@b.test" : sender, unixSeconds: 1_795_530_600, queueID: "3fG7x2",
             envelopeID: parts[3].isEmpty ? nil : text(parts[3]), arrivalUnixSeconds: 1_795_530_000,
             retryUntilUnixSeconds: options & 4 == 0 ? nil : 1_795_962_000, ret: options & 8 == 0 ? .headers : .full,
@@ -305,11 +307,13 @@ enum DSNTarget {
         TraceHeader(
             helloName: text(parts[0]), clientName: text(parts[1]), clientAddress: IPAddress(v4: 0xc000_0201),
             hostname: "mx1.provider.test",
-            transmission: TransmissionProtocol(isExtended: options & 1 == 1, isTLS: true, isInternational: options & 2 == 2),
+            transmission: TransmissionProtocol(
+                isExtended: options & 1 == 1, isTLS: true, isInternational: options & 2 == 2),
             queueID: "3fG7x2", onlyRecipient: text(parts[5]), tlsDescription: text(parts[6]), unixSeconds: 1_795_530_600
         ).write(into: &output)
         let bytes = output.array
-        require(hasOnlyCRLF(bytes) && bytes.suffix(2) == [13, 10] && !bytes.contains(0), "line ends of the trace field")
+        require(
+            hasOnlyCRLF(bytes) && bytes.suffix(2) == [13, 10] && !bytes.contains(0), "line ends of the trace field")
         let lines = bytes.split(separator: 10).map { $0.dropLast() }
         require(lines.first?.starts(with: "Received: from ".utf8) == true, "the trace field's begin")
         require(lines.dropFirst().allSatisfy { $0.first == 9 }, "the trace field ends early")

@@ -48,7 +48,8 @@ enum SMTPClientTarget {
             message("", ["a@b.example"], "x") { $0.is8Bit = true },
             message("ü@a.example", ["a@b.example", "ö@b.example", "c@b.example"], "y\r\n") { $0.needsSMTPUTF8 = true },
             message("s@a.example", ["evil\r\nRCPT TO:<x@y>"], "z\r\n") { _ in },
-            message("s@a.example", (0..<5).map { "u\($0)@b.example" }, String(repeating: "line\r\n", count: 50)) { _ in },
+            message("s@a.example", (0..<5).map { "u\($0)@b.example" }, String(repeating: "line\r\n", count: 50)) { _ in
+            },
         ]
     }()
 
@@ -181,6 +182,7 @@ enum SMTPClientTarget {
 
         for flight in flights {
             isDropping = false
+            stepsAllowed += 16
             for piece in cuts?.pieces(flight) ?? [flight] where !isDropping {
                 pending += piece
                 stepsAllowed += 4 * piece.count + 8

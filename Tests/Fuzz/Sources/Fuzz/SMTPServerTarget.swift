@@ -15,6 +15,7 @@ enum SMTPServerTarget {
         static let timesOut = Options(rawValue: 16)
         static let refusesSession = Options(rawValue: 32)
         static let refusesMessages = Options(rawValue: 64)
+        static let discardsLittle = Options(rawValue: 128)
     }
 
     struct Outcome: Equatable {
@@ -30,10 +31,14 @@ enum SMTPServerTarget {
         let cuts = Cuts(seed: input.number())
         let flights = input.parts(FuzzInput.flight)
         let whole = converse(options, flights, nil)
+        checkReplies(whole, flights)
         let cut = converse(options, flights, cuts)
+        // How much of a DATA counts as dropped, and how much still as taken, depends on the read that went too far.
+        if options.contains(.discardsLittle), whole.events.contains("data") { return }
+        // Whether the owner refuses content, or the machine before it for a line ending behind it, depends on the read.
+        if options.contains(.refusesContent), text(whole.replies).contains("Bare CR or LF") { return }
         requireSame(text(whole.replies), text(cut.replies), "replies, whole and cut")
         requireSame(whole, cut, "outcomes, whole and cut")
-        checkReplies(whole, flights)
     }
 
     private static func settings(_ options: Options) -> SMTPServerSettings {
@@ -49,8 +54,8 @@ enum SMTPServerTarget {
             settings.chunksMax = 3
             settings.lineMaxBytes = 64
             settings.overlongMaxBytes = 128
-            settings.discardMaxBytes = 300
         }
+        if options.contains(.discardsLittle) { settings.discardMaxBytes = 300 }
         return settings
     }
 

@@ -35,14 +35,18 @@ enum ValuesTarget {
             requireSame(DomainNameNormaliser.aLabel(name), name, "a name mapped twice")
             require(
                 (1...253).contains(name.utf8.count)
-                    && name.utf8.allSatisfy { ($0 >= 97 && $0 <= 122) || ($0 >= 48 && $0 <= 57) || $0 == 45 || $0 == 46 },
+                    && name.utf8.allSatisfy {
+                        ($0 >= 97 && $0 <= 122) || ($0 >= 48 && $0 <= 57) || $0 == 45 || $0 == 46
+                    },
                 "name \(name)")
             require(IPAddress(name) == nil, "\(name) is an address and a name")
         }
         if PathText.isDirect(given) {
-            let parts = PathText.resolve(given, from: "/data").split(separator: "/", omittingEmptySubsequences: false)
-            require(!parts.dropFirst().contains { $0 == ".." || $0 == "." || $0.isEmpty }, "path \(given) steps aside")
-            require(given.hasPrefix("/") || parts.starts(with: ["", "data"]), "path \(given) leaves its folder")
+            // By bytes, as the kernel divides it.
+            let parts = PathText.resolve(given, from: "/data").utf8
+                .split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false).map { Array($0) }
+            require(!parts.dropFirst().contains { $0.isEmpty || $0 == [46] || $0 == [46, 46] }, "\(given) steps aside")
+            require(given.utf8.first == 47 || parts[1] == Array("data".utf8), "\(given) leaves its folder")
         }
         let quoted = InvalidSetting.quote(given)
         require(quoted.utf8.count <= 80 * 12 + 8, "a quotation of \(quoted.utf8.count) bytes")
@@ -69,7 +73,8 @@ enum ConfigurationTarget {
             environment["POSTERN_HOSTNAME"] = "mx.example"
         }
         do throws(ConfigurationFault) {
-            let configuration = try Configuration(yaml: yaml, file: "/etc/postern/postern.yaml", environment: environment)
+            let configuration = try Configuration(
+                yaml: yaml, file: "/etc/postern/postern.yaml", environment: environment)
             check(configuration)
         } catch {
             requireSentence(error.sentence)
@@ -167,14 +172,17 @@ enum DocumentTarget {
 
     private static func gateway(_ document: GatewayDocument) {
         let stored = document.changes.json
-        requireSame(same { () throws(InvalidSetting) in try GatewayDocument(json: stored) }, document, "stored and read")
+        requireSame(
+            same { () throws(InvalidSetting) in try GatewayDocument(json: stored) }, document, "stored and read")
         // The values in force, which name what was a default, too.
         let shown = document.json
-        requireSame(same { () throws(InvalidSetting) in try GatewayDocument(json: shown) }.json, shown, "shown and read")
+        requireSame(
+            same { () throws(InvalidSetting) in try GatewayDocument(json: shown) }.json, shown, "shown and read")
         let yaml = document.yaml
         let again = same { () throws(InvalidSetting) in try GatewayDocument.list(yaml: yaml) }
         requireSame(again.map(\.json), [document.json], "a gateway as YAML")
-        require(!document.effectiveMailDirectory.split(separator: "/").contains(".."), "a mail directory steps aside")
+        let parts = document.effectiveMailDirectory.utf8.split(separator: UInt8(ascii: "/"))
+        require(!parts.contains { $0.elementsEqual("..".utf8) }, "a mail directory steps aside")
     }
 
     private static func depth(_ value: DocumentValue, _ depth: Int) {

@@ -133,7 +133,8 @@ enum MailFileTarget {
         }
         guard let id = QueueID(name) else { return }
         require(id.description == name, "id \(name)")
-        requireSame(MailFile.entry(MailFile.name(id, contentBytes: 5)), .message(id, contentBytes: 5), "a message's name")
+        requireSame(
+            MailFile.entry(MailFile.name(id, contentBytes: 5)), .message(id, contentBytes: 5), "a message's name")
     }
 
     /// A start on a superblock with any content: taken and one further, or refused and untouched.
