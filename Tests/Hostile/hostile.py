@@ -1,0 +1,412 @@
+"""Hostile peers and a hostile network, beside known good senders who must not notice.
+
+    bystanders ──▶ gateway ──▶ sink        all the time, at a fixed rate, with a ledger of both sides
+    hostile clients, primaries, proxies    one case after the other
+
+    hostile.py [--short] [--only NAME,…] [--io epoll|uring] [--seed S] [--rate 100] [--list] [--keep]
+
+Of each case one line: what was done, what the server answered; the bystanders' time from envelope to 250; the most
+memory of the mail process and its bound; the longest callback. Every case is judged by the same rules, from outside:
+
+- no bystander is refused, put off or cut; their p99, their slowest and their rate stay within the bounds below;
+- resident memory stays below what it was + connections × cost + `limits.messageMemory` (with content) + slack;
+- no callback above 10 ms, by /metrics; a metric that is not there is a failure;
+- afterwards: as many descriptors and sessions as before; the log grew by no more than its lines per command allow.
+
+At the end: every bystander's message arrived once, unchanged; the server is idle when nobody asks; no alarm; and mail
+that went through a network from a seed (cut, stalled, split, held back…) was lost nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Soak"))
+from load import (PROMISED, REFUSED, Ledger, LoadSink, Source, balance, cpu_seconds, descriptors,  # noqa: E402
+                  kinds_of_descriptors, memory, metrics, percentile, raise_descriptor_limit)
+import cases  # noqa: E402
+from cases import Failed, Field, Seen  # noqa: E402
+from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
+                     wait_until)
+from strangers import Primary  # noqa: E402
+from posternctl import Postern  # noqa: E402
+from proxy import Proxy  # noqa: E402
+
+DESCRIPTORS_WANTED = 48_000
+BYSTANDERS = 80
+"""They come from 127.80.0.0/16: eight networks, under the same limits as everybody."""
+BYSTANDER_DOMAINS = 4
+LEDGER_MESSAGES = 200_000
+
+P99_MAX_MS = 500
+SLOWEST_MAX_MS = 5_000
+RATE_SHARE_MIN = 0.8
+
+MESSAGE_MEMORY = 64 << 20
+"""`limits.messageMemory` of these runs."""
+CONNECTION_BYTES = 12 << 10
+"""Of one connection in plaintext: session, machine, a partial line, timers."""
+TLS_BYTES = 80 << 10
+"""Of one connection in TLS beside that: OpenSSL's state and buffers."""
+SLACK_BYTES = 32 << 20
+"""What does not depend on the peers: commits under way, caches of memory, the queue's index."""
+
+CALLBACK_MAX_SECONDS = 0.010
+LOG_LINE_BYTES = 400
+LOG_SLACK_BYTES = 256 << 10
+IDLE_CPU_SHARE = 0.03
+
+
+@dataclass
+class Verdict:
+    line: str
+    problems: list[str]
+
+
+class Meter(threading.Thread):
+    """Looks at the mail process twenty times a second."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.pid = pid
+        self.most = 0
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.look()
+            time.sleep(0.05)
+
+    def look(self) -> None:
+        try:
+            self.most = max(self.most, memory(self.pid))
+        except OSError:
+            pass  # it has ended: others will say so
+
+    def begin(self) -> None:
+        self.most = memory(self.pid)
+
+
+class Campaign:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.limit = raise_descriptor_limit(DESCRIPTORS_WANTED)
+        self.folder = scratch_folder("hostile")
+        self.gateway = Postern(io=arguments.io, message_size=cases.MESSAGE_SIZE)
+        configuration = json.loads(self.gateway.configuration.read_text())
+        configuration["limits"]["messageMemory"] = MESSAGE_MEMORY
+        configuration["trust"] = {"unlimited": []}  # loopback is the world here
+        self.gateway.configuration.write_text(json.dumps(configuration, indent=2))
+        self.sent = Ledger(self.folder / "sent", LEDGER_MESSAGES)
+        self.taken = Ledger(self.folder / "taken", LEDGER_MESSAGES)
+        self.next_message = 0
+        self.problems: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        assert self.gateway.service is not None
+        return self.gateway.service.pid
+
+    async def metrics(self) -> dict[str, float]:
+        return await asyncio.to_thread(metrics, self.gateway)
+
+    async def command(self, *words: str) -> object:
+        return await asyncio.to_thread(self.gateway.command, *words)
+
+    def prefer_reactors(self) -> None:
+        """What a callback takes is measured with a clock: so the hostile peers, on the same cores, give way to it."""
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            if (task / "comm").read_text().startswith("reactor"):
+                try:
+                    os.setpriority(os.PRIO_PROCESS, int(task.name), -20)
+                except PermissionError:
+                    print("not root: callbacks are measured with the machine's other work in them")
+                    return
+
+    # Bystanders
+
+    def window(self) -> tuple[list[int], list[int], int]:
+        """States and times of the bystanders' messages since the last call, but for those still under way."""
+        states = self.sent.states(self.next_message)
+        end = next((at for at, state in enumerate(states) if state & 0xff < PROMISED), len(states))
+        values = self.sent.values(self.next_message, end)
+        first = self.next_message
+        self.next_message += end
+        return states[:end], values, first
+
+    # One case
+
+    async def settle(self, connections: int) -> tuple[dict[str, float], int]:
+        """Waits until only bystanders are left, at most ten seconds."""
+        deadline = time.monotonic() + 10
+        while True:
+            now, held = await self.metrics(), descriptors(self.pid)
+            if now["postern_sessions"] <= connections or time.monotonic() > deadline:
+                return now, held
+            await asyncio.sleep(0.2)
+
+    def callbacks_over(self, now: dict[str, float]) -> float | None:
+        """Callbacks above 10 ms so far, by the histogram; None when the server has none yet."""
+        name = "postern_callback_seconds"
+        if f"{name}_count" not in now:
+            return None
+        return now[f"{name}_count"] - now[f'{name}_bucket{{le="0.01"}}']
+
+    async def run_case(self, case: Callable[[Field], Awaitable[Seen]], field: Field, meter: Meter, base: int) -> Verdict:
+        name = case.__name__.replace("_", " ")
+        problems: list[str] = []
+        before, descriptors_before = await self.settle(self.bystander_sessions)
+        log_before = self.gateway.log.stat().st_size
+        self.window()
+        meter.begin()
+        start = meter.most
+        began = time.monotonic()
+        try:
+            seen = await case(field)
+        except Failed as failure:
+            seen = Seen(words="FAILED")
+            problems.append(str(failure))
+        except (OSError, TimeoutError, asyncio.TimeoutError) as failure:
+            seen = Seen(words="FAILED")
+            problems.append(f"{type(failure).__name__}: {failure}")
+        seconds = time.monotonic() - began
+        states, times, first = self.window()
+        most = meter.most
+        await asyncio.sleep(1.2)  # /metrics ticks every second
+        now, descriptors_now = await self.settle(self.bystander_sessions)
+
+        # Bystanders
+        bad = [(first + at, state) for at, state in enumerate(states) if state & 0xff != PROMISED]
+        if bad:
+            problems.append(f"{len(bad)} bystanders refused, the first: message {bad[0][0]}, code {bad[0][1] >> 8}")
+        p50, p99, slowest = (percentile(times, share) / 1e3 for share in (0.5, 0.99, 1))
+        rate = len(states) / max(seconds, 0.001)
+        if p99 > P99_MAX_MS:
+            problems.append(f"bystanders' p99 {p99:.0f} ms, at most {P99_MAX_MS}")
+        if slowest > SLOWEST_MAX_MS:
+            problems.append(f"a bystander waited {slowest:.0f} ms, at most {SLOWEST_MAX_MS}")
+        if seconds > 2 and rate < self.arguments.rate * RATE_SHARE_MIN:
+            problems.append(f"bystanders handed in {rate:.0f}/s of {self.arguments.rate}")
+        # Memory
+        bound = (start + seen.connections * CONNECTION_BYTES + seen.encrypted * TLS_BYTES + SLACK_BYTES
+                 + (MESSAGE_MEMORY if seen.content else 0))
+        bound = min(bound, base + MESSAGE_MEMORY + 2 * SLACK_BYTES + self.limit * CONNECTION_BYTES)
+        if most > bound:
+            problems.append(f"memory {most / 2**20:.0f} MiB, at most {bound / 2**20:.0f}")
+        # Callbacks
+        longest = now["postern_longest_callback_seconds"]
+        over, over_before = self.callbacks_over(now), self.callbacks_over(before)
+        if over is not None and over_before is not None:
+            if over > over_before:
+                problems.append(f"{over - over_before:.0f} callbacks above 10 ms, the longest so far "
+                                f"{longest * 1e3:.1f} ms")
+        elif longest > CALLBACK_MAX_SECONDS and longest > before["postern_longest_callback_seconds"]:
+            problems.append(f"a callback of {longest * 1e3:.1f} ms, at most 10")
+        # What is left
+        if now["postern_sessions"] > self.bystander_sessions:
+            problems.append(f"{now['postern_sessions'] - self.bystander_sessions:.0f} sessions are left")
+        # Bystanders' own connections come and go, theirs to the sink too.
+        if descriptors_now > descriptors_before + 2 * self.bystander_sessions + 20:
+            problems.append(f"descriptors {descriptors_before} ▶ {descriptors_now}: {kinds_of_descriptors(self.pid)}")
+        log = self.gateway.log.stat().st_size - log_before
+        lines = 3 * max(seen.total, seen.connections) + seen.commands + 5 * len(states)
+        if log > lines * LOG_LINE_BYTES + LOG_SLACK_BYTES:
+            problems.append(f"log grew by {log} bytes, at most {lines * LOG_LINE_BYTES + LOG_SLACK_BYTES}")
+        if now["postern_alarms_total"] > before["postern_alarms_total"]:
+            problems.append(f"alarms: {(await self.command('status'))['alarms']}")  # type: ignore[index]
+
+        answers = " ".join(f"{code}×{count}" for code, count in sorted(seen.counts.items())) or "-"
+        line = (f"{'FAILED' if problems else 'ok    '} {name:19} {seconds:5.1f} s | {(case.__doc__ or '').strip()} | "
+                f"{max(seen.total, seen.connections)} connections, {answers[:110]}{'; ' if seen.words else ''}"
+                f"{seen.words} | {rate:3.0f}/s {p50:.1f}/{p99:.1f}/{slowest:.0f} ms | {most / 2**20:.0f} of "
+                f"{bound / 2**20:.0f} MiB | {longest * 1e3:.2f} ms")
+        return Verdict(line, [f"{name}: {problem}" for problem in problems])
+
+    # The network from a seed
+
+    async def network(self) -> None:
+        """Mail through two bad networks, before and behind the server: nothing lost, nothing changed."""
+        messages = 300 if self.arguments.short else 3_000
+        sent, taken = Ledger(self.folder / "network.sent", messages), Ledger(self.folder / "network.taken", messages)
+        sink = LoadSink(self.folder, taken)
+        behind = Proxy.seeded(sink.port, self.arguments.seed, 0.6).start()
+        before = Proxy.seeded(self.gateway.port, self.arguments.seed + 1, 0.6).start()
+        domains = [f"n{number}.test" for number in range(8)]
+        for domain in domains:
+            await asyncio.to_thread(self.gateway.create, domain, f"127.0.0.1:{behind.port}", forward__tls="none",
+                                    retry__schedule="[1s]")
+        began = time.monotonic()
+        source = Source(self.folder, before.port, sent, "network", connections=40, domains=len(domains),
+                        domain="n%d.test", session=20, large=1_000)
+        deadline = began + (60 if self.arguments.short else 240)
+        while source.running() and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        source.kill()
+        behind.draw = lambda: (cases_calm, cases_calm)
+        while time.monotonic() < deadline + 60:
+            usage = [report for domain in domains
+                     for report in await self.command("gateway", "usage", domain)]  # type: ignore[union-attr]
+            if not any(one["messages"] for one in usage):
+                break
+            for domain in domains:
+                await self.command("queue", "flush", domain)
+            await asyncio.sleep(1)
+        else:
+            self.problems.append(f"network: mail does not leave: {usage}")
+        await asyncio.sleep(1)
+        became = balance(sent.states(), taken.states())
+        for name in ("lost", "changed"):
+            if became[name]:
+                self.problems.append(f"network: {became[name]} messages {name}")
+        if became["promised"] < messages / 4:
+            self.problems.append(f"network: only {became['promised']} of {messages} were promised")
+        if became["duplicates"] > behind.met.total():
+            self.problems.append(f"network: {became['duplicates']} duplicates over {behind.met.total()} connections")
+        print(f"{'FAILED' if self.problems else 'ok    '} network from seed {self.arguments.seed} "
+              f"{time.monotonic() - began:.0f} s: {dict(became)}; faults before the server "
+              f"{dict(before.met)}, behind it {dict(behind.met)}", flush=True)
+
+    # The whole
+
+    async def execute(self) -> None:
+        arguments = self.arguments
+        sink = LoadSink(self.folder, self.taken)
+        self.gateway.start()
+        self.prefer_reactors()
+        print(f"hostile: commit {commit()}, {self.gateway.description()}, seed {arguments.seed}, descriptors "
+              f"{self.limit}{', short' if arguments.short else ''}", flush=True)
+        self.gateway.create_many([f"b{number}.test" for number in range(BYSTANDER_DOMAINS)],
+                                 f"127.0.0.1:{sink.port}", forward__tls="none")
+        recorder = await Primary("recorder").start()
+
+        async def create(domain: str, port: int) -> None:
+            await asyncio.to_thread(self.gateway.create, domain, f"127.0.0.1:{port}", forward__tls="none")
+
+        async def delete(domain: str) -> None:
+            await self.command("gateway", "delete", domain, "--mail", "drop")
+
+        await create("recorded.test", recorder.port)
+        await asyncio.sleep(1.5)
+        idle_descriptors = descriptors(self.pid)
+        meter = Meter(self.pid)
+
+        async def sample() -> None:
+            meter.look()
+
+        connections = 8
+        self.bystander_sessions = connections
+        source = Source(self.folder, self.gateway.port, self.sent, "bystanders", bind=BYSTANDERS, sources=8,
+                        connections=connections, domains=BYSTANDER_DOMAINS, domain="b%d.test", rate=arguments.rate,
+                        session=50)
+        wait_until("bystanders", lambda: self.sent.states(0, 200)[-1] != 0, 30)
+        await asyncio.sleep(2)
+        states, times, _ = self.window()
+        base = memory(self.pid)
+        print(f"alone: bystanders {percentile(times, .5) / 1e3:.1f}/{percentile(times, .99) / 1e3:.1f}/"
+              f"{max(times) / 1e3:.0f} ms (p50/p99/slowest), base {base / 2**20:.0f} MiB, bound of memory: before + "
+              f"{SLACK_BYTES >> 20} MiB + {CONNECTION_BYTES >> 10} KiB a connection + {TLS_BYTES >> 10} KiB if TLS + "
+              f"{MESSAGE_MEMORY >> 20} MiB if there is content", flush=True)
+        field = Field(self.gateway.port, recorder, arguments.short, random.Random(arguments.seed), create, delete, sample)
+        chosen = [case for case in cases.CASES if not arguments.only or case.__name__ in arguments.only.split(",")]
+        for case in chosen:
+            verdict = await self.run_case(case, field, meter, base)
+            print(verdict.line, flush=True)
+            for problem in verdict.problems:
+                print(f"       FAILED {problem}", flush=True)
+            self.problems += verdict.problems
+            if not self.gateway.service or not self.gateway.service.running():
+                self.problems.append(f"the server ended: {self.gateway.log_text()[-2_000:]}")
+                return
+        if not arguments.only or "network" in arguments.only.split(","):
+            await self.network()
+        await self.finish(source, sink, idle_descriptors)
+
+    async def finish(self, source: Source, sink: LoadSink, idle_descriptors: int) -> None:
+        """Nobody is left: what of them is?"""
+        source.kill()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            now = await self.metrics()
+            if not any(now[f"postern_{name}"] for name in ("sessions", "forward_sessions", "queued")):
+                break
+            await asyncio.sleep(0.5)
+        else:
+            self.problems.append("not at rest: " + ", ".join(
+                f"{name} {now[f'postern_{name}']:.0f}" for name in ("sessions", "forward_sessions", "queued"))
+                + f"; {[name for name in now if name.startswith('postern_gateway_queued')]}")
+        await asyncio.sleep(3)
+        cpu, began = cpu_seconds(self.pid), time.monotonic()
+        await asyncio.sleep(3)
+        share = (cpu_seconds(self.pid) - cpu) / (time.monotonic() - began)
+        if share > IDLE_CPU_SHARE:
+            self.problems.append(f"idle, and yet {share * 100:.1f} % of a core")
+        left = descriptors(self.pid)
+        if left > idle_descriptors:
+            self.problems.append(f"descriptors {idle_descriptors} ▶ {left}: {dict(kinds_of_descriptors(self.pid))}")
+        states, arrivals = self.sent.states(), self.taken.states()
+        became = balance(states, arrivals)
+        for name in ("lost", "changed", "duplicates", "refused"):
+            if became[name]:
+                self.problems.append(f"bystanders: {became[name]} messages {name}")
+        times = [value for state, value in zip(states, self.sent.values()) if state == PROMISED]
+        refused = sum(state & 0xff == REFUSED for state in states)
+        print(f"\nbystanders: promised {became['promised']}, refused {refused}, arrived {became['arrived']}, lost "
+              f"{became['lost']}, changed {became['changed']}, duplicates {became['duplicates']}; p50/p99/slowest "
+              f"{percentile(times, .5) / 1e3:.1f}/{percentile(times, .99) / 1e3:.1f}/{max(times) / 1e3:.0f} ms")
+        print(f"at rest: {share * 100:.1f} % of a core, descriptors {idle_descriptors} ▶ {left}, resident "
+              f"{memory(self.pid) / 2**20:.0f} MiB, log {self.gateway.log.stat().st_size / 2**20:.1f} MiB")
+
+
+cases_calm = Proxy(0).draw()[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="hostile peers beside known good senders")
+    parser.add_argument("--short", action="store_true", help="a tenth of the numbers, for CI")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--io", default="auto", choices=["auto", "epoll", "uring"])
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--rate", type=int, default=100, help="bystanders' messages a second")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for case in cases.CASES:
+            print(f"{case.__name__:22} {(case.__doc__ or '').strip()}")
+        return 0
+    exit_cleanly_on_signals()
+    if arguments.seed is None:
+        arguments.seed = random.SystemRandom().randrange(1 << 32)
+    started = time.monotonic()
+    try:
+        campaign = Campaign(arguments)
+    except Skip as reason:
+        print(reason)
+        return 1
+    with campaign.gateway:
+        asyncio.run(campaign.execute())
+    for problem in campaign.problems:
+        print(f"FAILED {problem}")
+    if arguments.keep:
+        keep_folders()
+    print(f"{'FAILED' if campaign.problems else 'passed'} in {time.monotonic() - started:.0f} s, seed {arguments.seed}")
+    return 1 if campaign.problems else 0
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+    finally:
+        clean_up()
+    sys.exit(status)
