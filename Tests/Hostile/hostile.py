@@ -10,7 +10,7 @@ memory of the mail process and its bound; the longest callback. Every case is ju
 
 - no bystander is refused, put off or cut; their p99, their slowest and their rate stay within the bounds below;
 - resident memory stays below what it was + connections × cost + `limits.messageMemory` (with content) + slack;
-- no callback above 10 ms, by /metrics; a metric that is not there is a failure;
+- no callback of 10 ms or more, by /metrics; a metric that is not there is a failure;
 - afterwards: as many descriptors and sessions as before; the log grew by no more than its lines per command allow.
 
 At the end: every bystander's message arrived once, unchanged; the server is idle when nobody asks; no alarm; and mail
@@ -40,13 +40,15 @@ from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folde
                      wait_until)
 from strangers import Primary  # noqa: E402
 from posternctl import Postern  # noqa: E402
-from proxy import Proxy  # noqa: E402
+from proxy import Fault, Proxy  # noqa: E402
 
 DESCRIPTORS_WANTED = 48_000
 BYSTANDERS = 80
 """They come from 127.80.0.0/16: eight networks, under the same limits as everybody."""
 BYSTANDER_DOMAINS = 4
 LEDGER_MESSAGES = 200_000
+WARM_UP = 2_000
+AT_REST = ("sessions", "forward_sessions", "queued")
 
 P99_MAX_MS = 500
 SLOWEST_MAX_MS = 5_000
@@ -61,7 +63,8 @@ TLS_BYTES = 80 << 10
 SLACK_BYTES = 32 << 20
 """What does not depend on the peers: commits under way, caches of memory, the queue's index."""
 
-CALLBACK_MAX_SECONDS = 0.010
+LONGEST, SLOW = "postern_longest_callback_seconds", "postern_slow_callbacks_total"
+"""Without the time that a reactor waited for a processor, which is other programs' doing."""
 LOG_LINE_BYTES = 400
 LOG_SLACK_BYTES = 256 << 10
 IDLE_CPU_SHARE = 0.03
@@ -118,21 +121,13 @@ class Campaign:
         return self.gateway.service.pid
 
     async def metrics(self) -> dict[str, float]:
-        return await asyncio.to_thread(metrics, self.gateway)
+        now = await asyncio.to_thread(metrics, self.gateway)
+        if missing := {LONGEST, SLOW} - now.keys():
+            raise RuntimeError(f"/metrics does not tell {' and '.join(sorted(missing))}")
+        return now
 
     async def command(self, *words: str) -> object:
         return await asyncio.to_thread(self.gateway.command, *words)
-
-    def prefer_reactors(self) -> None:
-        """What a callback takes is measured with a clock: so the hostile peers, on the same cores, give way to it."""
-        os.setpriority(os.PRIO_PROCESS, 0, 5)
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            if (task / "comm").read_text().startswith("reactor"):
-                try:
-                    os.setpriority(os.PRIO_PROCESS, int(task.name), -20)
-                except PermissionError:
-                    print("not root: callbacks are measured with the machine's other work in them")
-                    return
 
     # Bystanders
 
@@ -156,16 +151,11 @@ class Campaign:
                 return now, held
             await asyncio.sleep(0.2)
 
-    def callbacks_over(self, now: dict[str, float]) -> float | None:
-        """Callbacks above 10 ms so far, by the histogram; None when the server has none yet."""
-        name = "postern_callback_seconds"
-        if f"{name}_count" not in now:
-            return None
-        return now[f"{name}_count"] - now[f'{name}_bucket{{le="0.01"}}']
-
-    async def run_case(self, case: Callable[[Field], Awaitable[Seen]], field: Field, meter: Meter, base: int) -> Verdict:
+    async def run_case(self, case: Callable[[Field], Awaitable[Seen]], field: Field, meter: Meter,
+                       base: int) -> Verdict:
         name = case.__name__.replace("_", " ")
         problems: list[str] = []
+        is_judged = True
         before, descriptors_before = await self.settle(self.bystander_sessions)
         log_before = self.gateway.log.stat().st_size
         self.window()
@@ -175,15 +165,15 @@ class Campaign:
         try:
             seen = await case(field)
         except Failed as failure:
-            seen = Seen(words="FAILED")
+            seen, is_judged = Seen(), False  # what it would have needed is unknown
             problems.append(str(failure))
         except (OSError, TimeoutError, asyncio.TimeoutError) as failure:
-            seen = Seen(words="FAILED")
+            seen, is_judged = Seen(), False
             problems.append(f"{type(failure).__name__}: {failure}")
         seconds = time.monotonic() - began
         states, times, first = self.window()
         most = meter.most
-        await asyncio.sleep(1.2)  # /metrics ticks every second
+        await asyncio.sleep(1.1)  # /metrics ticks every second
         now, descriptors_now = await self.settle(self.bystander_sessions)
 
         # Bystanders
@@ -202,17 +192,13 @@ class Campaign:
         bound = (start + seen.connections * CONNECTION_BYTES + seen.encrypted * TLS_BYTES + SLACK_BYTES
                  + (MESSAGE_MEMORY if seen.content else 0))
         bound = min(bound, base + MESSAGE_MEMORY + 2 * SLACK_BYTES + self.limit * CONNECTION_BYTES)
-        if most > bound:
+        if is_judged and most > bound:
             problems.append(f"memory {most / 2**20:.0f} MiB, at most {bound / 2**20:.0f}")
         # Callbacks
-        longest = now["postern_longest_callback_seconds"]
-        over, over_before = self.callbacks_over(now), self.callbacks_over(before)
-        if over is not None and over_before is not None:
-            if over > over_before:
-                problems.append(f"{over - over_before:.0f} callbacks above 10 ms, the longest so far "
-                                f"{longest * 1e3:.1f} ms")
-        elif longest > CALLBACK_MAX_SECONDS and longest > before["postern_longest_callback_seconds"]:
-            problems.append(f"a callback of {longest * 1e3:.1f} ms, at most 10")
+        longest = now[LONGEST]
+        if now[SLOW] > before[SLOW]:
+            problems.append(f"{now[SLOW] - before[SLOW]:.0f} callbacks of 10 ms or more; the longest so far took "
+                            f"{longest * 1e3:.1f} ms")
         # What is left
         if now["postern_sessions"] > self.bystander_sessions:
             problems.append(f"{now['postern_sessions'] - self.bystander_sessions:.0f} sessions are left")
@@ -221,7 +207,7 @@ class Campaign:
             problems.append(f"descriptors {descriptors_before} ▶ {descriptors_now}: {kinds_of_descriptors(self.pid)}")
         log = self.gateway.log.stat().st_size - log_before
         lines = 3 * max(seen.total, seen.connections) + seen.commands + 5 * len(states)
-        if log > lines * LOG_LINE_BYTES + LOG_SLACK_BYTES:
+        if is_judged and log > lines * LOG_LINE_BYTES + LOG_SLACK_BYTES:
             problems.append(f"log grew by {log} bytes, at most {lines * LOG_LINE_BYTES + LOG_SLACK_BYTES}")
         if now["postern_alarms_total"] > before["postern_alarms_total"]:
             problems.append(f"alarms: {(await self.command('status'))['alarms']}")  # type: ignore[index]
@@ -246,14 +232,14 @@ class Campaign:
         for domain in domains:
             await asyncio.to_thread(self.gateway.create, domain, f"127.0.0.1:{behind.port}", forward__tls="none",
                                     retry__schedule="[1s]")
-        began = time.monotonic()
+        began, problems_before = time.monotonic(), len(self.problems)
         source = Source(self.folder, before.port, sent, "network", connections=40, domains=len(domains),
                         domain="n%d.test", session=20, large=1_000)
         deadline = began + (60 if self.arguments.short else 240)
         while source.running() and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
         source.kill()
-        behind.draw = lambda: (cases_calm, cases_calm)
+        behind.draw = lambda: (Fault(), Fault())
         while time.monotonic() < deadline + 60:
             usage = [report for domain in domains
                      for report in await self.command("gateway", "usage", domain)]  # type: ignore[union-attr]
@@ -273,7 +259,9 @@ class Campaign:
             self.problems.append(f"network: only {became['promised']} of {messages} were promised")
         if became["duplicates"] > behind.met.total():
             self.problems.append(f"network: {became['duplicates']} duplicates over {behind.met.total()} connections")
-        print(f"{'FAILED' if self.problems else 'ok    '} network from seed {self.arguments.seed} "
+        for domain in domains:
+            await self.command("gateway", "delete", domain, "--mail", "drop")
+        print(f"{'FAILED' if len(self.problems) > problems_before else 'ok    '} network from seed {self.arguments.seed} "
               f"{time.monotonic() - began:.0f} s: {dict(became)}; faults before the server "
               f"{dict(before.met)}, behind it {dict(behind.met)}", flush=True)
 
@@ -283,7 +271,7 @@ class Campaign:
         arguments = self.arguments
         sink = LoadSink(self.folder, self.taken)
         self.gateway.start()
-        self.prefer_reactors()
+        os.setpriority(os.PRIO_PROCESS, 0, 5)  # from here on, what we start gives way to the server
         print(f"hostile: commit {commit()}, {self.gateway.description()}, seed {arguments.seed}, descriptors "
               f"{self.limit}{', short' if arguments.short else ''}", flush=True)
         self.gateway.create_many([f"b{number}.test" for number in range(BYSTANDER_DOMAINS)],
@@ -297,7 +285,7 @@ class Campaign:
             await self.command("gateway", "delete", domain, "--mail", "drop")
 
         await create("recorded.test", recorder.port)
-        await asyncio.sleep(1.5)
+        await self.warm_up()
         idle_descriptors = descriptors(self.pid)
         meter = Meter(self.pid)
 
@@ -306,10 +294,10 @@ class Campaign:
 
         connections = 8
         self.bystander_sessions = connections
-        source = Source(self.folder, self.gateway.port, self.sent, "bystanders", bind=BYSTANDERS, sources=8,
+        source = Source(self.folder, self.gateway.port, self.sent, "bystanders", first=WARM_UP, bind=BYSTANDERS, sources=8,
                         connections=connections, domains=BYSTANDER_DOMAINS, domain="b%d.test", rate=arguments.rate,
                         session=50)
-        wait_until("bystanders", lambda: self.sent.states(0, 200)[-1] != 0, 30)
+        wait_until("bystanders", lambda: self.sent.states(WARM_UP, 200)[-1] != 0, 30)
         await asyncio.sleep(2)
         states, times, _ = self.window()
         base = memory(self.pid)
@@ -317,8 +305,11 @@ class Campaign:
               f"{max(times) / 1e3:.0f} ms (p50/p99/slowest), base {base / 2**20:.0f} MiB, bound of memory: before + "
               f"{SLACK_BYTES >> 20} MiB + {CONNECTION_BYTES >> 10} KiB a connection + {TLS_BYTES >> 10} KiB if TLS + "
               f"{MESSAGE_MEMORY >> 20} MiB if there is content", flush=True)
-        field = Field(self.gateway.port, recorder, arguments.short, random.Random(arguments.seed), create, delete, sample)
-        chosen = [case for case in cases.CASES if not arguments.only or case.__name__ in arguments.only.split(",")]
+        field = Field(self.gateway.port, recorder, arguments.short, random.Random(arguments.seed), create, delete,
+                      sample)
+        chosen = [case for case in cases.CASES
+                  if (case.__name__ in arguments.only.split(",") if arguments.only
+                      else not (arguments.short and case in cases.LONG))]
         for case in chosen:
             verdict = await self.run_case(case, field, meter, base)
             print(verdict.line, flush=True)
@@ -332,20 +323,36 @@ class Campaign:
             await self.network()
         await self.finish(source, sink, idle_descriptors)
 
+    async def warm_up(self) -> None:
+        """What is opened once stays open; then at rest, as it will be at the end."""
+        source = Source(self.folder, self.gateway.port, self.sent, "warm-up", bind=BYSTANDERS, sources=8, connections=40,
+                        domains=BYSTANDER_DOMAINS, domain="b%d.test", session=50, count=WARM_UP)
+        source.process.wait(60)
+        source.kill()
+        self.next_message = WARM_UP
+        if not await self.comes_to_rest(30):
+            raise RuntimeError("the server does not come to rest after the warm-up")
+
+    async def comes_to_rest(self, seconds: float) -> bool:
+        """No session, nothing queued; then a moment for what is removed last."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            now = await self.metrics()
+            if not any(now[f"postern_{name}"] for name in AT_REST):
+                await asyncio.sleep(1)
+                return True
+            await asyncio.sleep(0.5)
+        return False
+
     async def finish(self, source: Source, sink: LoadSink, idle_descriptors: int) -> None:
         """Nobody is left: what of them is?"""
         source.kill()
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        if not await self.comes_to_rest(30):
             now = await self.metrics()
-            if not any(now[f"postern_{name}"] for name in ("sessions", "forward_sessions", "queued")):
-                break
-            await asyncio.sleep(0.5)
-        else:
             self.problems.append("not at rest: " + ", ".join(
-                f"{name} {now[f'postern_{name}']:.0f}" for name in ("sessions", "forward_sessions", "queued"))
-                + f"; {[name for name in now if name.startswith('postern_gateway_queued')]}")
-        await asyncio.sleep(3)
+                f"{name} {value:.0f}" for name, value in now.items()
+                if value and name.partition("{")[0][8:] in (*AT_REST, "gateway_queued")))
+        await asyncio.sleep(2)
         cpu, began = cpu_seconds(self.pid), time.monotonic()
         await asyncio.sleep(3)
         share = (cpu_seconds(self.pid) - cpu) / (time.monotonic() - began)
@@ -366,9 +373,6 @@ class Campaign:
               f"{percentile(times, .5) / 1e3:.1f}/{percentile(times, .99) / 1e3:.1f}/{max(times) / 1e3:.0f} ms")
         print(f"at rest: {share * 100:.1f} % of a core, descriptors {idle_descriptors} ▶ {left}, resident "
               f"{memory(self.pid) / 2**20:.0f} MiB, log {self.gateway.log.stat().st_size / 2**20:.1f} MiB")
-
-
-cases_calm = Proxy(0).draw()[0]
 
 
 def main() -> int:

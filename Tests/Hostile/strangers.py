@@ -7,7 +7,6 @@ import socket
 import ssl
 import struct
 import sys
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
@@ -50,11 +49,11 @@ class Client:
         await self.writer.drain()
 
     async def line(self) -> bytes:
-        """The next line, or what there is at the end of the connection."""
+        """The next line; nothing when the connection ends before its end."""
         while b"\n" not in self.buffer:
             piece = await self.read()
             if not piece:
-                break
+                return b""
             self.buffer += piece
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line.rstrip(b"\r")
@@ -131,9 +130,10 @@ class Client:
         self.writer.close()
 
     def reset(self) -> None:
-        """RST."""
+        """RST, unless the connection has gone already."""
         peer = self.writer.get_extra_info("socket")
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if peer.fileno() >= 0:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 
@@ -153,7 +153,7 @@ class Primary:
         self.connections = 0
         self.sent = 0
         self.contents: list[bytes] = []
-        self.counts: Counter[str] = Counter()
+        self.writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> "Primary":
         listener = socket.socket()
@@ -165,15 +165,20 @@ class Primary:
         return self
 
     def stop(self) -> None:
+        """Gone, with all its connections."""
         self.server.close()
+        for writer in list(self.writers):
+            writer.transport.abort()
 
     async def joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.add(writer)
         try:
             await getattr(self, self.kind)(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass
         finally:
+            self.writers.discard(writer)
             writer.transport.abort()
 
     async def mute(self, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -212,7 +217,6 @@ class Primary:
                     # By lines of LF alone: whatever stands before it is recorded as it came.
                     content += await (reader.read(rate) if rate else reader.readuntil(b"\n"))
                     if rate:
-                        self.counts["bytes"] += rate
                         await asyncio.sleep(1)
                 self.contents.append(bytes(content))
                 writer.write(b"250 2.0.0 taken\r\n")
