@@ -58,6 +58,8 @@ MESSAGE_MEMORY = 64 << 20
 """`limits.messageMemory` of these runs."""
 CONNECTION_BYTES = 12 << 10
 """Of one connection in plaintext: session, machine, a partial line, timers."""
+PIPELINE_BYTES = 128 << 10
+"""Of one connection whose peer sends ahead and does not read: what was read of it, and the replies that wait."""
 TLS_BYTES = 80 << 10
 """Of one connection in TLS beside that: OpenSSL's state and buffers."""
 SLACK_BYTES = 32 << 20
@@ -192,6 +194,7 @@ class Campaign:
             problems.append(f"bystanders handed in {rate:.0f}/s of {self.arguments.rate}")
         # Memory
         bound = (start + seen.connections * CONNECTION_BYTES + seen.encrypted * TLS_BYTES + SLACK_BYTES
+                 + (seen.connections * PIPELINE_BYTES if seen.pipelining else 0)
                  + (MESSAGE_MEMORY if seen.content else 0))
         bound = min(bound, base + MESSAGE_MEMORY + 2 * SLACK_BYTES + self.limit * CONNECTION_BYTES)
         if is_judged and most > bound:
