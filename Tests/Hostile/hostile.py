@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import sys
@@ -50,8 +51,9 @@ LEDGER_MESSAGES = 200_000
 WARM_UP = 2_000
 AT_REST = ("sessions", "forward_sessions", "queued")
 
-P99_MAX_MS = 500
-SLOWEST_MAX_MS = 5_000
+P99_MAX_MS = 1_500
+SLOWEST_MAX_MS = 10_000
+"""Far above what is measured (p99 of 10 to 30 ms): a machine that is busy otherwise must not fail the run."""
 RATE_SHARE_MIN = 0.8
 
 MESSAGE_MEMORY = 64 << 20
@@ -190,7 +192,7 @@ class Campaign:
             problems.append(f"bystanders' p99 {p99:.0f} ms, at most {P99_MAX_MS}")
         if slowest > SLOWEST_MAX_MS:
             problems.append(f"a bystander waited {slowest:.0f} ms, at most {SLOWEST_MAX_MS}")
-        if seconds > 2 and rate < self.arguments.rate * RATE_SHARE_MIN:
+        if seconds > 5 and rate < self.arguments.rate * RATE_SHARE_MIN:
             problems.append(f"bystanders handed in {rate:.0f}/s of {self.arguments.rate}")
         # Memory
         bound = (start + seen.connections * CONNECTION_BYTES + seen.encrypted * TLS_BYTES + SLACK_BYTES
@@ -398,6 +400,7 @@ def main() -> int:
             print(f"{case.__name__:22} {(case.__doc__ or '').strip()}")
         return 0
     exit_cleanly_on_signals()
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # writes to peers that have gone are our trade
     if arguments.seed is None:
         arguments.seed = random.SystemRandom().randrange(1 << 32)
     started = time.monotonic()
