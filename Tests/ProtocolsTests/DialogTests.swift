@@ -85,7 +85,7 @@ private struct ServerReplay: ~Copyable {
     private mutating func take(_ event: SMTPServerSession.Event) {
         outcome.events.append("\(event)")
         switch event {
-        case .needMore, .content: break
+        case .needMore, .outputFull, .content: break
         case .hello: isInContent = false
         case .mail: session.acceptMail(into: &output)
         case .recipient(let address, _):

@@ -62,7 +62,7 @@ final class SMTPServerOwner {
 
     private func take(_ event: SMTPServerSession.Event) {
         switch event {
-        case .needMore, .content: break
+        case .needMore, .outputFull, .content: break
         case .hello(let name, let extended): events.append("\(extended ? "ehlo" : "helo"):\(name)")
         case .mail(let path, _):
             events.append("mail:\(path)")

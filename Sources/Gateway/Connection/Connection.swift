@@ -102,6 +102,12 @@ final class Connection {
         if consumed == stash.count { stash = [] } else if consumed > 0 { stash.removeFirst(consumed) }
     }
 
+    /// The owner may not look at its input now: what has come is copied, for the bytes are the backend's again after this turn.
+    func keepInput() {
+        stash.append(contentsOf: fresh)
+        fresh = UnsafeRawBufferPointer(start: nil, count: 0)
+    }
+
     var hasInput: Bool { !stash.isEmpty || !fresh.isEmpty }
 
     /// Forgets what came and was not looked at (what was sent in plaintext behind STARTTLS).

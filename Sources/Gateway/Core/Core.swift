@@ -80,6 +80,7 @@ final class Core: Queues.Owner {
         serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
         serverMachine.messageSizeMax = parts.settings.messageSizeMax
         serverMachine.recipientsMax = parts.settings.recipientsMax
+        serverMachine.outputPauseBytes = Limits.outputPauseBytes
         serverMachine.offersStartTLS = parts.settings.serverTLS != nil
         queues = Queues(
             owner: self, reactor: reactor, spool: spool, log: log, counters: counters, core: index, cores: count,

@@ -13,6 +13,8 @@ final class Queues {
         func notify(_ notice: Notice, then: @escaping (Bool) -> Void)
         /// Runs `body` in the next turn: what would take too long goes on there.
         func nextTurn(_ body: @escaping () -> Void)
+        /// Runs `body` after ten seconds.
+        func later(_ body: @escaping () -> Void)
         /// Reads a parcel's envelope and first bytes.
         func load(
             _ store: Store, _ lease: Lease, contentMaxBytes: Int,
@@ -259,21 +261,23 @@ final class Queues {
 
     private func setAside(_ reference: ParcelReference, _ queue: GatewayQueue, _ why: String) {
         let entry = index[reference]
+        setAside(entry.id, entry.bytes, in: queue.route.store, why)
+        forget(reference, queue)
+    }
+
+    /// A file that is not what was written: it gets another name, and nobody gets it.
+    func setAside(_ id: QueueID, _ bytes: Int, in store: Store, _ why: String) {
+        let name = MailFile.name(id, contentBytes: bytes)
         log.alarm(
-            "damaged", gateway: queue.route.gateway.domain, id: entry.id,
-            "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent"
-        )
+            "damaged", gateway: store.domain, id: id, "\(why); set aside as \(name)\(MailFile.damagedSuffix), not sent")
         counters.damaged.add(1, ordering: .relaxed)
-        let name = MailFile.name(entry.id, contentBytes: entry.bytes)
-        let store = queue.route.store
         let task = FileTask(token: Token(kind: 0, generation: 0, index: 0), device: store.device.id)
         task.steps = [
             .rename(in: store.directory, from: name, to: store.directory, name: name + MailFile.damagedSuffix)
         ]
         task.context = store
         reactor.backend.run(task, on: .bulk)
-        store.discharge(entry.bytes)
-        forget(reference, queue)
+        store.discharge(bytes)
     }
 
     /// Not plain success: who failed, who waits, who is told (RFC 3461 §5.2, RFC 5321 §6.1).
@@ -325,11 +329,14 @@ final class Queues {
         }
     }
 
-    /// One notice after the other, up to the first that can't be made durable. `then` gets what is left.
+    /// One notice after the other, up to the first that can't be made durable; `then` gets what is left. A report of success
+    /// is tried until it is: nobody else knows that it is owed.
     private func notifyAll(_ notices: ArraySlice<Notice>, then: @escaping (ArraySlice<Notice>) -> Void) {
         guard let first = notices.first else { return then([]) }
         owner.notify(first) { [self] isDurable in
-            isDurable ? notifyAll(notices.dropFirst(), then: then) : then(notices)
+            if isDurable { return notifyAll(notices.dropFirst(), then: then) }
+            guard notices.contains(where: { $0.kind == .relayed }) else { return then(notices) }
+            owner.later { [self] in notifyAll(notices, then: then) }
         }
     }
 

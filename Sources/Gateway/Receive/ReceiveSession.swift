@@ -185,6 +185,8 @@ final class ReceiveSession {
                 return connection.receive()
             }
             pump()
+            // A writer that has filled up meanwhile looks at nothing.
+            connection.keepInput()
         case .end: peerEnded()
         case .lost(let why):
             if case .goodbye = waiting { end(lastWords) } else { end("lost connection \(machine.phase.words): \(why)") }
@@ -276,6 +278,7 @@ final class ReceiveSession {
         while true {
             switch machine.next(input, consumed: &consumed, into: &connection.output) {
             case .needMore: return .receive
+            case .outputFull: return .room
             case .hello(let name, let extended):
                 helo = name
                 isExtended = extended
@@ -424,6 +427,8 @@ final class ReceiveSession {
         account(message)
         rateCheckedAt = core.reactor.now
         rateBytes = connection.bytesReceived
+        let look = core.reactor.now + Self.rateLookNanoseconds
+        if look < timerAt { armTimer(look) }
         // Without memory for it, a message is written as it arrives from the start.
         if core.isMemoryTight(for: client) { spill(message) }
         return nil
@@ -689,9 +694,11 @@ final class ReceiveSession {
         }
         if now >= deadline { return timedOut() }
         if incoming != nil, case .input = waiting, isTooSlow(now) { return timedOut() }
-        let look = incoming == nil ? deadline : min(deadline, now + 60 * Limits.nanosecondsPerSecond)
+        let look = incoming == nil ? deadline : min(deadline, now + Self.rateLookNanoseconds)
         armTimer(look)
     }
+
+    private static let rateLookNanoseconds: UInt64 = 60 * Limits.nanosecondsPerSecond
 
     /// Content below the minimum rate (T-D1).
     private func isTooSlow(_ now: UInt64) -> Bool {

@@ -64,15 +64,22 @@ struct ParcelLoader {
         }
         files.run(steps, on: .bulk, of: store, stopsAtFailure: false) { outcomes in
             var state = ParcelState()
+            let failWithoutState = { (fault: LoadFault) in
+                // The mail file was opened beside it.
+                if opensLarge, !isSmall, let main = outcomes.last, main.isDone {
+                    files.run([.close(FileHandle(main.value))], on: .bulk, of: store) { _ in }
+                }
+                then(.failure(fault))
+            }
             if lease.hasState {
                 // A state file that can't be read would send again to those that have it: not before it can.
                 if outcomes[0].isDone {
                     guard let read = ParcelState(outcomes[0].data) else {
-                        return then(.failure(.damaged("its state file is damaged")))
+                        return failWithoutState(.damaged("its state file is damaged"))
                     }
                     state = read
                 } else {
-                    return then(.failure(.unreadable(outcomes[0].fault)))
+                    return failWithoutState(.unreadable(outcomes[0].fault))
                 }
             }
             let main = outcomes[outcomes.count - 1]

@@ -144,7 +144,9 @@ final class Recovery {
             case .failure(.unreadable):
                 // Not now; it must not be taken for mail that is only kept.
                 return core.later { [self] in enqueue(id, contentBytes, hasState: hasState) }
-            case .failure(.damaged): break
+            case .failure(.damaged(let why)):
+                // Torn by a power loss before it was promised: nobody could ever tell whom it is for.
+                return core.queues.setAside(id, contentBytes, in: store, why)
             }
             core.queues.enqueue(
                 Announcement(

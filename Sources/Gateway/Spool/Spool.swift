@@ -115,7 +115,7 @@ final class Spool {
 
     /// A batch is done: judges each message, removal and state.
     func finished(_ task: FileTask) {
-        guard let batch = task.context as? Batch, stream(batch.device).finished(batch) else {
+        guard let batch = task.context as? Batch, stream(batch.device).finished(batch, now: reactor.now) else {
             preconditionFailure("a commit finished that was never started")
         }
         commits += 1
@@ -171,9 +171,10 @@ final class Spool {
         }
         // No 250 for it: what did get its name goes again, and no second sync tries to save it.
         let name = MailFile.name(message.idText, contentBytes: message.content.count)
-        for parcel in message.parcels where parcel.isPlaced || message.isLarge {
-            remove(
-                Removal(store: parcel.store, name: parcel.isPlaced ? name : name + ".part", bytes: 0, purpose: .undo))
+        for parcel in message.parcels {
+            // A step that failed has tried to unlink its file, on a disk that fails.
+            let isPart = message.isLarge && !parcel.isPlaced
+            remove(Removal(store: parcel.store, name: isPart ? name + ".part" : name, bytes: 0, purpose: .undo))
         }
     }
 }
@@ -188,8 +189,14 @@ private final class CommitStream {
     /// Batches on the lane at a time. Those written while one is synced share the next sync, so many cost nothing; above, the
     /// next gathers.
     private static let runningMax = 16
-    /// Ends that one commit takes: more would keep the 250s of everybody waiting.
-    private static let removalsPerCommit = 1_000
+    /// Ends that one commit takes, so many that they keep the 250s behind them waiting for no more than a moment. An unlink costs
+    /// from 20 microseconds to some milliseconds (a file system that discards at once), so the number follows the disk.
+    private static let removalsMost = 1_000
+    private static let removalsLeast = 16
+    private var removalsPerCommit = 128
+    private static let patienceNanoseconds: UInt64 = 100_000_000
+    /// Ends in the running batches.
+    private var removing = 0
 
     init(_ device: Device) {
         self.device = device
@@ -217,19 +224,27 @@ private final class CommitStream {
 
     /// The batch to start now.
     func next(now: UInt64) -> Batch? {
-        guard running.count < Self.runningMax, !gathering.isEmpty || !removals.isEmpty else { return nil }
+        let ends = min(removals.count, removalsPerCommit, 2 * removalsPerCommit - removing)
+        guard running.count < Self.runningMax, !gathering.isEmpty || ends > 0 else { return nil }
         let batch = gathering
         gathering = Batch(device)
-        for _ in 0..<min(removals.count, Self.removalsPerCommit) { batch.removals.append(removals.removeFirst()) }
+        removing += max(0, ends)
+        for _ in 0..<max(0, ends) { batch.removals.append(removals.removeFirst()) }
         batch.startedAt = now
         running.append(batch)
         return batch
     }
 
     /// False: it was never started.
-    func finished(_ batch: Batch) -> Bool {
+    func finished(_ batch: Batch, now: UInt64) -> Bool {
         guard let at = running.firstIndex(where: { $0 === batch }) else { return false }
         running.remove(at: at)
+        removing -= batch.removals.count
+        if !batch.removals.isEmpty {
+            removalsPerCommit =
+                now - batch.startedAt > Self.patienceNanoseconds
+                ? max(Self.removalsLeast, removalsPerCommit / 2) : min(Self.removalsMost, removalsPerCommit + 64)
+        }
         return true
     }
 }

@@ -30,10 +30,11 @@ extension Core {
             guard let store = routes.route(forID: id)?.store, store.state.load(ordering: .relaxed) == .failed,
                 trying.insert(id).inserted
             else { continue }
-            let name = "trial-\(ids.next(wall: reactor.wall))"
+            // One that a crash leaves goes with the next start, as every `.part`.
+            let name = "\(ids.next(wall: reactor.wall)).part"
             calls.run(
                 [
-                    .place(in: store.directory, name: name, []), .syncFileSystem(store.directory),
+                    .create(in: store.directory, name: name, []), .syncFileSystem(store.directory),
                     .unlink(in: store.directory, name: name), .syncFileSystem(store.directory),
                 ], on: .bulk, of: store
             ) { [self] outcomes in

@@ -54,6 +54,8 @@ extension SMTPServerSession {
     public enum Event: Hashable, Sendable {
         /// Give more bytes.
         case needMore
+        /// Replies have piled up in `output`: send them before the next call.
+        case outputFull
         /// EHLO (`extended`) or HELO, already answered. At most 255 bytes of printable ASCII, possibly with spaces.
         case hello(name: String, extended: Bool)
         /// Answer with `acceptMail` or `refuseMail`.
@@ -192,6 +194,7 @@ extension SMTPServerSession {
                 return .hangUp
             case .commands:
                 if errorCount >= settings.errorsMax { return hangUp(.tooManyErrors, into: &output) }
+                if output.count >= settings.outputPauseBytes { return .outputFull }
                 guard let end = lineEnd(input, from: consumed) else {
                     guard input.count - consumed >= settings.lineMaxBytes else { return .needMore }
                     if isChunkCommand(input, from: consumed) { return hangUp(.chunkSyntax, into: &output) }

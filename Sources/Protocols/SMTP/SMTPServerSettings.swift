@@ -29,6 +29,9 @@ public struct SMTPServerSettings: Sendable {
     /// began or a message was last accepted; with more the session ends.
     public var discardMaxBytes = 256 << 20
 
+    /// Bytes of unsent replies at which commands wait: a peer that only asks and never reads costs no more (T-D1).
+    public var outputPauseBytes = Int.max
+
     public var offersStartTLS = false
     public var offersXClient = false
 

@@ -40,10 +40,13 @@ public final class PosixFiles: FileExecutor {
 
     private func outcome(_ status: Int32) -> FileOutcome { FileOutcome(status < 0 ? -Int(errno) : 0) }
 
-    private func create(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
+    private func create(
+        _ directory: FileHandle, _ name: String, _ vectors: [IOVector], syncs: Bool = false
+    ) -> Int {
         let file = cr_openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else { return Int(file) }
         var status = writeAll(file, vectors)
+        if status >= 0, syncs, fdatasync(file) != 0 { status = -Int(errno) }
         if close(file) != 0, status >= 0 { status = -Int(errno) }
         if status < 0 { unlinkat(directory, name, 0) }
         return min(status, 0)
@@ -51,7 +54,7 @@ public final class PosixFiles: FileExecutor {
 
     private func place(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
         let part = name + ".part"
-        let status = create(directory, part, vectors)
+        let status = create(directory, part, vectors, syncs: true)
         guard status == 0, renameat(directory, part, directory, name) != 0 else { return status }
         let fault = errno
         unlinkat(directory, part, 0)

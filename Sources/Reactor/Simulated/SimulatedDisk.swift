@@ -75,6 +75,12 @@ public final class SimulatedDisk: FileExecutor {
         if let inodes { volumes[device - 1].capacityInodes = inodes }
     }
 
+    public func usedBytes(of device: Int) -> Int {
+        volumes[device - 1].capacityBytes - volumes[device - 1].freeBytes
+    }
+
+    public func usedInodes(of device: Int) -> Int { volumes[device - 1].usedInodes }
+
     /// A device that isn't mounted shows the empty directory beneath.
     public func setMounted(_ isMounted: Bool, device: Int) { volumes[device - 1].isMounted = isMounted }
 

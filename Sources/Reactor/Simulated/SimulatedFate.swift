@@ -20,7 +20,7 @@ final class SimulatedFate {
     /// Events that may wait: far more than any test needs, so that a runaway is seen.
     private static let eventsMax = 1 << 20
 
-    let settings: SimulatedSettings
+    var settings: SimulatedSettings
     var random: SimulatedRandom
     var counters = SimulatedCounters()
     /// Answers DNS queries.

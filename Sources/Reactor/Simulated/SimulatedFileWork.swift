@@ -7,6 +7,7 @@ struct SimulatedFileWork {
     private enum Phase {
         case begin
         case writing
+        case flushing
         case closing
         case renaming
         /// After an error of `place`: the `.part` goes.
@@ -96,11 +97,23 @@ struct SimulatedFileWork {
         case .writing:
             switch write(disk, file, vectors) {
             case .none: break
-            case .some(let outcome) where outcome.isDone: phase = .closing
+            case .some(let outcome) where outcome.isDone: phase = renames ? .flushing : .closing
             case .some(let outcome):
                 disk.closeHandle(file)
                 phase = .undoing(outcome)
             }
+        case .flushing:
+            // A rename may reach the disk before the data: what replaces another file is synced first.
+            if let entry = disk[file], let inode = entry.inode as? SimulatedFile {
+                let fault = disk.fault(.sync, entry.volume, byChance: byChance)
+                entry.volume.sync(inode, upTo: entry.volume.mark, fails: fault != nil)
+                if let fault {
+                    disk.closeHandle(file)
+                    phase = .undoing(FileOutcome(-Int(fault)))
+                    return nil
+                }
+            }
+            phase = .closing
         case .closing:
             let outcome = close(disk, file)
             if outcome.isDone, !renames {
@@ -180,7 +193,9 @@ struct SimulatedFileWork {
         }
         // A write that fails may have written something.
         if let fault { return FileOutcome(-Int(fault)) }
-        return vector == vectors.count ? FileOutcome(total + partBytes) : nil
+        guard vector < vectors.count else { return FileOutcome(total + partBytes) }
+        disk.fate.counters.shortWrites += 1
+        return nil
     }
 
     private func overwrite(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ bytes: [UInt8])

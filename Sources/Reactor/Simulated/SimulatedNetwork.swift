@@ -68,6 +68,9 @@ final class SimulatedNetwork {
     }
 
     private static let peersMax = 100_000
+    /// In a world of tiny segments a long send is cut at its beginning only: each segment is an event.
+    private static let smallSegmentsPerSend = 64
+    private static let furtherSegmentMaxBytes = 8192
 
     let fate: SimulatedFate
     private var listening: [Listening] = []
@@ -153,8 +156,11 @@ final class SimulatedNetwork {
         let room = fate.settings.windowBytes - other.waiting - other.underWay
         let count = max(0, min(room, bytes.count))
         var at = 0
+        var segments = 0
         while at < count {
-            let size = min(count - at, fate.random.size(upTo: fate.settings.segmentMaxBytes))
+            let limit = segments < Self.smallSegmentsPerSend ? 0 : Self.furtherSegmentMaxBytes
+            let size = min(count - at, fate.random.size(upTo: max(fate.settings.segmentMaxBytes, limit)))
+            segments += 1
             let segment = [UInt8](bytes[at..<at + size])
             at += size
             other.underWay += size

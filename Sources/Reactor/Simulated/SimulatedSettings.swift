@@ -73,6 +73,8 @@ public struct SimulatedCounters: Sendable, Equatable {
     /// number, visits every moment at which the disk changes.
     public var fileParts = 0
     public var filesPlaced = 0
+    /// Writes that the kernel took only a part of, and the rest later.
+    public var shortWrites = 0
     public var syncs = 0
     public var failedSyncs = 0
     /// Failed file steps that were no syncs and had room.

@@ -12,7 +12,7 @@
 /// - Code outside `step` that gives a reactor something to do rings its doorbell.
 public final class SimulatedWorld {
     public let seed: UInt64
-    public let settings: SimulatedSettings
+    public private(set) var settings: SimulatedSettings
     public let disk: SimulatedDisk
     /// Answers DNS queries.
     public var resolver: ([UInt8]) -> Result<[UInt8], LookupFault> {
@@ -62,6 +62,15 @@ public final class SimulatedWorld {
         fate.wallOffset &+= nanoseconds
         fate.counters.wallJumps += 1
         fate.note(.wallJump, 0, Int(nanoseconds))
+    }
+
+    /// From here on nothing fails by chance: for the end of a day, when all that waits must get through.
+    public func calm() {
+        settings.cutChance = 0
+        settings.diskFaultChance = 0
+        settings.hangChance = 0
+        settings.lookupFaultChance = 0
+        fate.settings = settings
     }
 
     /// When something is due next, be it an event or a reactor's timer; nil: nothing ever will be.

@@ -24,6 +24,8 @@ final class ScriptedPrimary {
         /// Replies, then closes.
         case replyAndClose(String)
         case cut
+        /// At `.content`: the message is taken, and the connection breaks before anybody is told.
+        case takeAndCut
         /// From here on, for ever.
         case silence
     }
@@ -40,6 +42,9 @@ final class ScriptedPrimary {
         var isAccepted: Bool
         var usedChunk: Bool
         var at: UInt64
+        /// Which connection, and how many messages that one had brought before.
+        var link = 0
+        var place = 0
 
         var text: String { String(decoding: content, as: UTF8.self) }
         /// `<path>` of the reverse-path.
@@ -47,7 +52,15 @@ final class ScriptedPrimary {
         var paths: [String] { recipients.map(ScriptedPrimary.path) }
     }
 
+    /// What is known of a connection, by its number.
+    struct Link {
+        var accepted = 0
+        /// It ended by QUIT, its answer read: all earlier answers were read too.
+        var hasEndedWell = false
+    }
+
     let address: SocketAddress
+    private(set) var links: [Link] = []
     private let world: SimulatedWorld
     private var number: Int?
     /// Lines of the answer to EHLO.
@@ -78,7 +91,7 @@ final class ScriptedPrimary {
             let session = Session(self)
             peer.onConnect = { session.connected($0) }
             peer.onReceive = { session.received($0, $1) }
-            peer.onEnd = { peer, _ in session.ended(peer) }
+            peer.onEnd = { session.ended($0, $1) }
         }
     }
 
@@ -110,8 +123,14 @@ final class ScriptedPrimary {
         private var content: [UInt8] = []
         private var usedChunk = false
         private var isCounted = false
+        private var hasQuit = false
+        private let link: Int
 
-        init(_ primary: ScriptedPrimary) { self.primary = primary }
+        init(_ primary: ScriptedPrimary) {
+            self.primary = primary
+            link = primary.links.count
+            primary.links.append(Link())
+        }
 
         func connected(_ peer: SimulatedPeer) {
             primary.connections += 1
@@ -122,7 +141,8 @@ final class ScriptedPrimary {
             _ = answer(peer, .connected, "220 primary.test ESMTP")
         }
 
-        func ended(_ peer: SimulatedPeer) {
+        func ended(_ peer: SimulatedPeer, _ fault: Int32) {
+            if hasQuit, fault == 0 { primary.links[link].hasEndedWell = true }
             if isCounted { primary.openConnections -= 1 }
             isCounted = false
             state = .over
@@ -144,6 +164,10 @@ final class ScriptedPrimary {
                 state = .over
                 peer.cut()
                 return false
+            case .takeAndCut:
+                state = .over
+                peer.cut()
+                return true
             case .silence:
                 state = .over
                 return false
@@ -235,6 +259,9 @@ final class ScriptedPrimary {
                 say(peer, "503 5.5.1 no recipients")
             } else {
                 message.isAccepted = answer(peer, .content, "250 2.0.0 taken")
+                message.link = link
+                message.place = primary.links[link].accepted
+                if message.isAccepted { primary.links[link].accepted += 1 }
                 primary.messages.append(message)
             }
             forget()
@@ -270,7 +297,10 @@ final class ScriptedPrimary {
                 forget()
                 _ = answer(peer, .reset, "250 2.0.0 reset")
             case "QUIT":
-                if answer(peer, .quit, "221 2.0.0 bye") { peer.finish() }
+                if answer(peer, .quit, "221 2.0.0 bye") {
+                    hasQuit = true
+                    peer.finish()
+                }
             default: say(peer, "500 5.5.2 what?")
             }
         }

@@ -1,3 +1,4 @@
+import Glibc
 import Protocols
 import Reactor
 import Synchronization
@@ -17,6 +18,10 @@ final class SimulatedGateway {
     let directory: SQLiteDirectory
     /// Of the next start.
     var coreCount: Int
+    /// Of the next start: slots of the mailboxes between reactors.
+    var mailboxCapacity = 1024
+    /// File handles of a gateway at rest: the data folder's and one a store.
+    private(set) var handlesAtRest = 0
     private let change: (inout CoreSettings) -> Void
     private(set) var keeper: StoreKeeper
     private(set) var cores: [Core] = []
@@ -29,6 +34,8 @@ final class SimulatedGateway {
     static let port = SocketAddress(address, port: 25)
     static let hostname = "mx.gateway.test"
     static let dataPath = "data"
+    /// For looking into a day that failed: all gateways' log lines go to this file.
+    static let log = getenv("POSTERN_SIMULATE_LOG").flatMap { try? LogWriter(path: String(cString: $0)) }
     /// Many contexts would cost more than the tests.
     private static let clientTLS = Result { try TLSContext(client: .nothing) }
 
@@ -57,23 +64,52 @@ final class SimulatedGateway {
 
     // MARK: Start and end
 
-    func start() throws {
-        let disk = world.disk
-        let folder = FileHandle(disk.carryOut(.openDirectory(path: Self.dataPath, create: true)).value)
+    /// File steps of a start that is cut off; afterwards nothing works any more.
+    private final class FailingFiles: FileExecutor {
+        private let disk: SimulatedDisk
+        private(set) var left: Int
+        init(_ disk: SimulatedDisk, steps: Int) { (self.disk, left) = (disk, steps) }
+
+        func carryOut(_ step: FileStep) -> FileOutcome {
+            guard left > 0 else { return FileOutcome(-Int(EIO)) }
+            left -= 1
+            return disk.carryOut(step)
+        }
+    }
+
+    /// A start that ends before its reactors run, after so many file steps. False: it would have come further.
+    func startAndFail(afterSteps steps: Int) throws -> Bool {
+        let files = FailingFiles(world.disk, steps: steps)
+        do { _ = try openStores(files) } catch is SpoolFault {}
+        leave()
+        return files.left == 0
+    }
+
+    /// What a start does before there are threads.
+    private func openStores(_ files: any FileExecutor) throws -> Superblock {
+        let folder = FileHandle(world.disk.carryOut(.openDirectory(path: Self.dataPath, create: true)).value)
         let superblock = try Superblock.open(
-            folder, path: Self.dataPath, files: disk, wall: world.wallNow,
+            folder, path: Self.dataPath, files: files, wall: world.wallNow,
             boot: "after-\(world.counters.powerLosses)")
         let world = world
         let closer = Closer(world)
         keeper = StoreKeeper(
-            dataPath: Self.dataPath, files: disk, directory: directory, random: { UInt64(world.draw(Int.max)) },
+            dataPath: Self.dataPath, files: files, directory: directory, random: { [world] in UInt64(world.draw(Int.max)) },
             close: { closer.close($0) })
         complaints = []
         for gateway in [directory.snapshot.system] + directory.snapshot.gateways {
             if let why = try keeper.open(gateway) { complaints.append(why) }
         }
+        return superblock
+    }
+
+    func start() throws {
+        let superblock = try openStores(world.disk)
+        handlesAtRest = world.disk.openHandles
         let doorbells = (0..<coreCount).map { _ in Doorbell(simulated: true) }
-        let boxes = (0..<coreCount).map { _ in (0..<coreCount).map { Mailbox<CoreMessage>(to: doorbells[$0]) } }
+        let boxes = (0..<coreCount).map { _ in
+            (0..<coreCount).map { Mailbox<CoreMessage>(to: doorbells[$0], capacity: mailboxCapacity) }
+        }
         control = doorbells.map { Mailbox<CoreMessage>(to: $0) }
         counters = doorbells.map { _ in Counters() }
         let settings = try coreSettings()
@@ -84,7 +120,7 @@ final class SimulatedGateway {
                 listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
-                counters: counters[index], logWriter: nil, logLevel: .info)
+                counters: counters[index], logWriter: Self.log, logLevel: .info)
             return Core(parts, backend: world.makeBackend(index: index, doorbell: doorbells[index]))
         }
         for core in cores { core.start() }
@@ -153,6 +189,22 @@ final class SimulatedGateway {
         try store(gateway)
         let domain = String(gateway.prefix { $0 != " " })
         if let why = try keeper.open(directory.snapshot.gateway(forDomain: domain)!) { complaints.append(why) }
+        handlesAtRest += 1
+        publish()
+    }
+
+    /// The end of a gateway whose mail was dropped, bounced or delivered: its mail directory goes aside.
+    func delete(_ domain: String) throws {
+        let gateway = directory.snapshot.gateway(forDomain: domain)!
+        _ = try directory.delete(domain, expectedETag: nil)
+        // Its own rename is one of the real disk, where there is nothing.
+        _ = keeper.putAside(gateway)
+        let disk = world.disk
+        let stores = FileHandle(disk.carryOut(.openDirectory(path: "\(Self.dataPath)/stores", create: false)).value)
+        _ = disk.carryOut(.rename(in: stores, from: domain, to: stores, name: "\(domain).deleted-\(gateway.id)"))
+        _ = disk.carryOut(.close(stores))
+        // When the last user of the store has gone.
+        handlesAtRest -= 1
         publish()
     }
 
@@ -160,14 +212,6 @@ final class SimulatedGateway {
         var document = try directory.get(domain).document
         try document.apply(assignments)
         _ = try directory.update(document, expectedETag: nil)
-        publish()
-    }
-
-    /// Of a gateway without mail: its directory is forgotten, as after it was put aside.
-    func delete(_ domain: String) throws {
-        let gateway = directory.snapshot.gateway(forDomain: domain)!
-        _ = try directory.delete(domain, expectedETag: nil)
-        keeper.forget(gateway)
         publish()
     }
 
@@ -200,13 +244,21 @@ final class SimulatedGateway {
     // MARK: Requests
 
     /// Touched by one thread only: the world has no other.
-    private final class Answers: @unchecked Sendable { var list: [CoreAnswer] = [] }
+    private final class Answers: @unchecked Sendable {
+        var list: [CoreAnswer?]
+        init(count: Int) { list = Array(repeating: nil, count: count) }
+    }
 
-    /// What the control thread would ask of all reactors.
-    func ask(_ what: CoreRequest.What) -> [CoreAnswer] {
-        let answers = Answers()
-        for mailbox in control { mailbox.send(.request(CoreRequest(what: what) { answers.list.append($0) })) }
-        run { answers.list.count == control.count }
+    /// What the control thread would ask of all reactors; those that answered, in their order.
+    func ask(_ what: CoreRequest.What) -> [CoreAnswer] { askEach(what).compactMap { $0 } }
+
+    /// One answer a reactor; nil: it did not answer in time.
+    func askEach(_ what: CoreRequest.What, seconds: Double = 600) -> [CoreAnswer?] {
+        let answers = Answers(count: control.count)
+        for (core, mailbox) in control.enumerated() {
+            mailbox.send(.request(CoreRequest(what: what) { answers.list[core] = $0 }))
+        }
+        run(seconds: seconds) { !answers.list.contains { $0 == nil } }
         return answers.list
     }
 

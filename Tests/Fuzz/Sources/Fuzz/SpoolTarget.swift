@@ -147,7 +147,7 @@ enum MailFileTarget {
             let first = try start()
             let second = try start()
             require(first.start > 0 && second.start == first.start + 1, "start numbers")
-            requireSame(second.previousStartOfThisBoot, first.start, "the start before")
+            requireSame(second.firstStartOfThisBoot, first.firstStartOfThisBoot, "the first start of this boot")
         } catch {
             requireSentence(error.description)
             require(disk.file == bytes || disk.hasStarted, "a superblock that was refused and changed")
