@@ -12,7 +12,7 @@ struct SimulatedDayTests {
     private static let given = getenv("POSTERN_SEEDS").map { String(cString: $0) }
 
     private static let seeds: ClosedRange<UInt64> = {
-        let bounds = (given ?? "1-50").split(separator: "-").compactMap { UInt64($0) }
+        let bounds = (given ?? "1-12").split(separator: "-").compactMap { UInt64($0) }
         return bounds.count == 2 ? bounds[0]...bounds[1] : bounds[0]...bounds[0]
     }()
 

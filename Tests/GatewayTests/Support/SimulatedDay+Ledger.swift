@@ -209,7 +209,8 @@ extension SimulatedDay {
         for path in asidePaths {
             for name in world.disk.names(in: path) ?? [] { aside.insert(String(name.prefix(QueueID.textLength))) }
         }
-        (arrivals.delivered, arrivals.bounced, arrivals.removed, arrivals.queued) = (0, 0, 0, waiting.count)
+        (arrivals.delivered, arrivals.bounced, arrivals.removed) = (0, 0, 0)
+        arrivals.queued += waiting.count
         for entry in ledger {
             for recipient in entry.promised { audit(entry, recipient, waiting, aside, moment) }
         }

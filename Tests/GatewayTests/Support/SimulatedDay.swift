@@ -113,6 +113,8 @@ final class SimulatedDay {
         // A connection that is cut at every other segment carries nothing, and proves nothing.
         if settings.segmentMaxBytes < 512 { settings.cutChance /= 50 }
         if settings.windowBytes < 4_096 { settings.windowBytes = 4_096 }
+        // A file that is written and synced within one turn is never torn.
+        if settings.syncDelay.upperBound < 1_000_000 { settings.syncDelay = 100_000...2_000_000 }
         var random = SimulatedRandom(seed: seed ^ 0x6461_7973)
         let memoryBytes = random.pick([1 << 20, 16 << 20])
         gateway = try SimulatedGateway(
