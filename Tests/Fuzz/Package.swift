@@ -2,11 +2,12 @@
 import PackageDescription
 
 // The product's modules once more, as links, so that its own manifest knows nothing of fuzzing: built with coverage for
-// libFuzzer, whose driver `dev/fuzz` links in. Address sanitizer and optimisation are options of `dev/fuzz`'s build.
+// libFuzzer, whose driver `dev/fuzz` links in. `dev/fuzz` builds it, with address sanitizer for the rest, too.
 let fuzzed: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
-    .unsafeFlags(["-sanitize=fuzzer", "-enable-testing"]),
+    // One option: of several `-sanitize=` the last one counts.
+    .unsafeFlags(["-sanitize=fuzzer,address", "-enable-testing"]),
 ]
 
 let package = Package(

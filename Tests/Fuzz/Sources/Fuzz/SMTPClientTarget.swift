@@ -4,10 +4,10 @@
 /// counts as served whose content was not sent and answered with 2xx, and the outcome is the same however the replies
 /// are cut.
 ///
-/// Input: options, cut seed (two bytes), then what the server sends, in flights.
+/// Input: options (two bytes), cut seed (two bytes), then what the server sends, in flights.
 enum SMTPClientTarget {
     struct Options: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         static let tlsRequired = Options(rawValue: 1)
         static let tlsNever = Options(rawValue: 2)
         static let noChunking = Options(rawValue: 4)
@@ -16,6 +16,8 @@ enum SMTPClientTarget {
         static let quits = Options(rawValue: 32)
         static let timesOut = Options(rawValue: 64)
         static let quitsAtOnce = Options(rawValue: 128)
+        /// Content goes out at the end of the flight that asked for it.
+        static let isSlow = Options(rawValue: 256)
     }
 
     struct Outcome: Equatable {
@@ -55,7 +57,7 @@ enum SMTPClientTarget {
 
     static func run(_ bytes: [UInt8]) {
         var input = FuzzInput(bytes)
-        let options = Options(rawValue: input.byte())
+        let options = Options(rawValue: input.number())
         let cuts = Cuts(seed: input.number())
         let flights = input.parts(FuzzInput.flight)
         let whole = converse(options, flights, nil)
@@ -86,6 +88,7 @@ enum SMTPClientTarget {
         var isOver = false
         var isDropping = false
         var stepsAllowed = 64
+        var due: (id: SMTPHandoverID, framing: SMTPContentFraming)?
 
         if options.contains(.quitsAtOnce) { session.quit(into: &output) }
 
@@ -124,7 +127,11 @@ enum SMTPClientTarget {
                 case .needMore:
                     require(pending.count < SMTPReplyParser.Limits.lineMaxBytes, "\(pending.count) bytes left over")
                     guard isFlightOver else { return }
-                    if session.canSend, let message = waiting.popFirst() {
+                    if let (id, framing) = due {
+                        due = nil
+                        // Not if the session ended meanwhile.
+                        if open[id] != nil { send(id, framing) }
+                    } else if session.canSend, let message = waiting.popFirst() {
                         require(!isOver, "canSend behind the end")
                         open[session.send(message.envelope, into: &output)] = Handover(message: message)
                     } else if options.contains(.quits), waiting.isEmpty, session.quit == .notYet {
@@ -150,7 +157,8 @@ enum SMTPClientTarget {
                     if reply.isPositive { open[id]?.positive.insert(index) }
                 case .sendContent(let id, let framing):
                     outcome.events.append("content \(id.number)")
-                    send(id, framing)
+                    require(due == nil, "content asked for while other content is due")
+                    if options.contains(.isSlow) { due = (id, framing) } else { send(id, framing) }
                 case .answered(let result):
                     outcome.events.append("answered \(result)")
                     settle(result)

@@ -40,6 +40,15 @@ enum ValuesTarget {
                     },
                 "name \(name)")
             require(IPAddress(name) == nil, "\(name) is an address and a name")
+            // What no name can have is refused wherever it stands, not left out.
+            let scalars = given.unicodeScalars
+            let middle = scalars.index(scalars.startIndex, offsetBy: scalars.count / 2)
+            for forbidden in [" ", "_", "/", "\u{2db}", "\u{2100}", "\u{ff3f}"] {
+                require(
+                    DomainNameNormaliser.aLabel(String(scalars[..<middle]) + forbidden + String(scalars[middle...]))
+                        == nil,
+                    "\(given) with \(forbidden.unicodeScalars.map(\.value)) in it is a name")
+            }
         }
         if PathText.isDirect(given) {
             // By bytes, as the kernel divides it.

@@ -25,11 +25,13 @@ enum MailFileTarget {
 
     /// A whole file.
     private static func file(_ bytes: [UInt8]) {
+        if let sizes = try? MailFile.sizes(bytes[...]) {
+            require((0...MailFile.headMaxBytes).contains(sizes.headBytes) && sizes.contentBytes >= 0, "sizes")
+        }
         let isCutOff = MailFile.isCutOff(Array(bytes.prefix(MailFile.firstLineBytes)), fileBytes: bytes.count)
         do throws(MailFile.Damage) {
             let head = try MailFile.readHead(bytes[...])
             let sizes = head.sizes
-            require((0...MailFile.headMaxBytes).contains(sizes.headBytes) && sizes.contentBytes >= 0, "sizes")
             requireSame(isCutOff, bytes.count < sizes.contentOffset + sizes.contentBytes, "cut off")
             again(head)
         } catch {
