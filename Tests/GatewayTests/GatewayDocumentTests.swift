@@ -270,7 +270,7 @@ func domainThatIsNone(_ text: String) {
 @Test(
     "T-C6: no directory steps aside",
     arguments: [
-        "../x", "a/../b", "a//b", "./a", "a/.", "a/", "/", "/srv/../etc", "a\0b", "a\nb",
+        "../x", "a/../b", "a//b", "./a", "a/.", "a/", "/", "/srv/../etc", "a\0b", "a\nb", "a\u{9f}b",
         // Seen by the fuzzer: a slash with a combining mark behind it divides, too.
         "a/../\u{301}b", "../\u{301}b", "a/./\u{301}b", "a//\u{301}b", "\(String(repeating: "a", count: 256))/\u{301}",
         String(repeating: "a", count: 256),
@@ -482,6 +482,20 @@ func settingsSayWhatIsWrong(_ assignment: String, _ expected: String) {
     for end in 0..<bytes.count {
         let cut = String(decoding: bytes[..<end], as: UTF8.self)
         #expect(throws: InvalidSetting.self) { try DocumentValue(json: cut) }
+    }
+}
+
+/// Seen by the fuzzer: an export that no import took, for a control character in a folder's name.
+@Test func yamlReadsBackAnyText() throws {
+    for scalar in [
+        "\u{0}", "\u{1b}", "\u{7f}", "\u{80}", "\u{85}", "\u{9f}", "\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}",
+        "\u{ffff}", "\u{1f600}",
+    ] {
+        let text = "a\(scalar)b"
+        let value = DocumentValue(.map([DocumentValue.Member("key", DocumentValue(.text(text)))]))
+        let again = try DocumentValue.documents(yaml: value.yaml, limitBytes: 1_000)
+        #expect(again.first?["key"]?.string == text, "\(text.unicodeScalars.map(\.value))")
+        #expect(try DocumentValue(json: value.json)["key"]?.string == text)
     }
 }
 

@@ -52,7 +52,8 @@ extension DocumentValue {
             switch scalar {
             case "\"": output += "\\\""
             case "\\": output += "\\\\"
-            case "\u{0}"..<" ", "\u{7f}":
+            // Beyond JSON's own: what YAML does not take as it stands, or takes for a line's end (YAML 1.2.2 §5.1).
+            case "\u{0}"..<" ", "\u{7f}"..."\u{9f}", "\u{2028}", "\u{2029}", "\u{feff}", "\u{fffe}", "\u{ffff}":
                 let hex = String(scalar.value, radix: 16)
                 output += "\\u" + String(repeating: "0", count: 4 - hex.utf8.count) + hex
             default: output.unicodeScalars.append(scalar)

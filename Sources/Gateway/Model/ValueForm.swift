@@ -137,7 +137,7 @@ enum PathText {
     /// Without control characters, and no part of it too long for the file system.
     static func isPlain(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.count <= maxBytes
-            && text.unicodeScalars.allSatisfy { $0.value >= 32 && $0.value != 127 }
+            && text.unicodeScalars.allSatisfy { $0.value >= 32 && !(127...159).contains($0.value) }
             && parts(text).allSatisfy { $0.count <= componentMaxBytes }
     }
 
