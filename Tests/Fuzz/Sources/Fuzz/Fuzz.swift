@@ -23,7 +23,10 @@ struct Target: Sendable {
     /// `Fuzz TARGET [libFuzzer's arguments]`, or `Fuzz list`.
     static func main() {
         let names = CommandLine.arguments
-        if names.count == 2, names[1] == "list" { return targets.forEach { print($0.name) } }
+        if names.count == 2, names[1] == "list" {
+            for target in targets { print(target.name) }
+            return
+        }
         guard names.count > 1, let target = targets.first(where: { $0.name == names[1] }) else {
             print("usage: \(names[0]) list | TARGET [libFuzzer's arguments]")
             exit(64)
