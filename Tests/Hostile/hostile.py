@@ -268,8 +268,8 @@ class Campaign:
             self.problems.append(f"network: {became['duplicates']} duplicates over {behind.met.total()} connections")
         for domain in domains:
             await self.command("gateway", "delete", domain, "--mail", "drop")
-        print(f"{'FAILED' if len(self.problems) > problems_before else 'ok    '} network from seed {self.arguments.seed} "
-              f"{time.monotonic() - began:.0f} s: {dict(became)}; faults before the server "
+        print(f"{'FAILED' if len(self.problems) > problems_before else 'ok    '} network from seed "
+              f"{self.arguments.seed} {time.monotonic() - began:.0f} s: {dict(became)}; faults before the server "
               f"{dict(before.met)}, behind it {dict(behind.met)}", flush=True)
 
     # The whole
@@ -302,9 +302,9 @@ class Campaign:
 
         connections = 8
         self.bystander_sessions = connections
-        source = Source(self.folder, self.gateway.port, self.sent, "bystanders", first=WARM_UP, bind=BYSTANDERS, sources=8,
-                        connections=connections, domains=BYSTANDER_DOMAINS, domain="b%d.test", rate=arguments.rate,
-                        session=50)
+        source = Source(self.folder, self.gateway.port, self.sent, "bystanders", first=WARM_UP, bind=BYSTANDERS,
+                        sources=8, connections=connections, domains=BYSTANDER_DOMAINS, domain="b%d.test",
+                        rate=arguments.rate, session=50)
         wait_until("bystanders", lambda: self.sent.states(WARM_UP, 200)[-1] != 0, 30)
         await asyncio.sleep(2)
         states, times, _ = self.window()
@@ -333,8 +333,8 @@ class Campaign:
 
     async def warm_up(self) -> None:
         """What is opened once stays open; then at rest, as it will be at the end."""
-        source = Source(self.folder, self.gateway.port, self.sent, "warm-up", bind=BYSTANDERS, sources=8, connections=40,
-                        domains=BYSTANDER_DOMAINS, domain="b%d.test", session=50, count=WARM_UP)
+        source = Source(self.folder, self.gateway.port, self.sent, "warm-up", bind=BYSTANDERS, sources=8,
+                        connections=40, domains=BYSTANDER_DOMAINS, domain="b%d.test", session=50, count=WARM_UP)
         source.process.wait(60)
         source.kill()
         self.next_message = WARM_UP

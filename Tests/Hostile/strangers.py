@@ -1,4 +1,4 @@
-"""Hostile peers of both sides: SMTP clients that can do wrong what others do right, and primaries that should not exist."""
+"""Hostile peers: SMTP clients that do wrong what others do right, and primaries that should not exist."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 //
 //   load source ADDRESS PORT LEDGER [key=value…]      load sink PORT LEDGER
 //
-// A ledger is a file of one 8-byte entry per message, as long as there are messages; readers may map it at any time.
+// A ledger is a file of one 8-byte entry per message; readers may map it at any time.
 // What the source writes: state (0 nothing, 1 sent, 2 promised, code << 8 | 3 refused) and microseconds to the 250.
-// What the sink writes:   arrivals (bits 0…7), 0x100 content changed, 0x200 put off once, 0x400 refused for good; bytes.
+// What the sink writes:   arrivals (bits 0…7), 0x100 content changed, 0x200 put off once, 0x400 refused; bytes.
 //
 // Message N begins with `X-Load: N HASH`; HASH is FNV-1a of all behind that line, so the sink needs no copy.
 // Recipients `bounce…` get a 550, `defer…` get a 451 the first time.

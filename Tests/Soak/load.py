@@ -1,4 +1,4 @@
-"""What the soak and the hostile network share: senders and a primary in C with ledgers, and meters of a server outside it.
+"""What soak and hostile network share: senders and a primary in C with ledgers, meters of a server from outside.
 
 `load.c` is compiled at the first use, with the machine's `cc`.
 """
