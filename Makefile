@@ -8,7 +8,7 @@ USERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 MANUAL = $(DESTDIR)$(PREFIX)/share/doc/postern
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check format conformance ledger outage tls bench install uninstall clean
+.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long hostile soak bench install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,27 @@ ledger: ## 20 rounds of kill -9 under two-way load; every 250 must arrive
 
 outage: ## 300 gateways, primaries down, 30,000 messages, kill -9, primaries back
 	@dev/build && python3 Tests/Crash/outage.py
+
+simulate: ## SEEDS=n days in a simulated world (SEED=k: one of them again): faults everywhere, nothing lost
+	@$(if $(SEED),dev/simulate --seed $(SEED),dev/simulate $(or $(SEEDS),1000))
+
+mutants: ## the engine broken on purpose, form by form: the simulation must notice each
+	@dev/mutants
+
+crash: ## ROUNDS=n of kill -9, then pauses, full disks, failing calls …: a ledger outside of every 250
+	@dev/build && python3 Tests/Crash/crash.py --rounds $(or $(ROUNDS),50)
+
+fuzz: ## every parser for 2 minutes
+	@dev/fuzz --seconds 120
+
+fuzz-long: ## every parser for 10 minutes
+	@dev/fuzz --seconds 600
+
+hostile: ## slow, deaf, greedy and malformed peers beside senders that must not notice
+	@dev/build && python3 Tests/Hostile/hostile.py
+
+soak: ## MESSAGES=n (a million) through the server: memory, descriptors and files as before
+	@dev/build && python3 Tests/Soak/million.py --messages $(or $(MESSAGES),1000000)
 
 tls: ## testssl.sh on the SMTP port, and what `forward.tls=verify` must refuse
 	@dev/build && python3 Tests/Conformance/tls.py

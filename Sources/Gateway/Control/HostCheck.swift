@@ -111,6 +111,9 @@ public enum HostCheck {
         "cifs": "what a sync promises depends on the server",
         "smb3": "what a sync promises depends on the server",
         "9p": "what a sync promises depends on the host",
+        "vfat": "a power loss can damage the file system itself",
+        "exfat": "a power loss can damage the file system itself",
+        "ext2": "a power loss can damage the file system itself: it has no journal",
         "overlay": "name a volume for the data folder, so that mail outlives the container",
     ]
 

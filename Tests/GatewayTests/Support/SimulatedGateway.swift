@@ -94,7 +94,8 @@ final class SimulatedGateway {
         let world = world
         let closer = Closer(world)
         keeper = StoreKeeper(
-            dataPath: Self.dataPath, files: files, directory: directory, random: { [world] in UInt64(world.draw(Int.max)) },
+            dataPath: Self.dataPath, files: files, directory: directory,
+            random: { [world] in UInt64(world.draw(Int.max)) },
             close: { closer.close($0) })
         complaints = []
         for gateway in [directory.snapshot.system] + directory.snapshot.gateways {
