@@ -105,8 +105,11 @@ struct SimulatedFileWork {
         case .flushing:
             // A rename may reach the disk before the data: what replaces another file is synced first.
             if let entry = disk[file], let inode = entry.inode as? SimulatedFile {
-                let fault = disk.fault(.sync, entry.volume, byChance: byChance)
+                var fault = disk.fault(.sync, entry.volume, byChance: byChance)
                 entry.volume.sync(inode, upTo: entry.volume.mark, fails: fault != nil)
+                // A write-back that failed since the file was opened is told here.
+                if fault == nil, inode.hasFailed { fault = EIO }
+                inode.hasFailed = false
                 if let fault {
                     disk.closeHandle(file)
                     phase = .undoing(FileOutcome(-Int(fault)))
