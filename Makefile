@@ -11,7 +11,7 @@ MANUAL = $(DESTDIR)$(PREFIX)/share/doc/postern
 .PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long hostile soak bench install uninstall clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install the Debian packages that building and testing need
 	@dev/setup

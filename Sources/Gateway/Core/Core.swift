@@ -142,8 +142,9 @@ final class Core: Queues.Owner {
             local = []
             for message in messages { timed("message") { handle(message) } }
         }
-        let due = continuations.count
-        for _ in 0..<due { timed("walk") { continuations.removeFirst()() } }
+        let due = continuations
+        continuations = []
+        for body in due { timed("walk", body) }
         timed("end of turn") {
             spool.flush()
             for outbox in outboxes { outbox?.flush() }

@@ -25,7 +25,7 @@ import Reactor
 /// ```text
 /// name     lengths   CRC    condition    what recovery does
 /// .part      any     any    unpromised   no 250 was sent: unlink
-/// final    too short any    unpromised   cut off by a kill, of the last start and the same boot: unlink
+/// final    too short any    unpromised   cut off by a kill, of an earlier start of this boot: unlink
 /// final     wrong    any    torn         power loss in mid-commit: seen when read: set aside, alarm, never sent
 /// final     right    bad    damaged      seen when read: set aside, alarm, never sent
 /// final     right    good   queued       a 250 may have been sent: keep
@@ -115,7 +115,7 @@ final class Spool {
 
     /// A batch is done: judges each message, removal and state.
     func finished(_ task: FileTask) {
-        guard let batch = task.context as? Batch, stream(batch.device).finished(batch, now: reactor.now) else {
+        guard let batch = task.context as? Batch, stream(batch.device).finished(batch, writing: task.writing) else {
             preconditionFailure("a commit finished that was never started")
         }
         commits += 1
@@ -189,22 +189,16 @@ private final class CommitStream {
     /// Batches on the lane at a time. Those written while one is synced share the next sync, so many cost nothing; above, the
     /// next gathers.
     private static let runningMax = 16
-    /// Ends that one commit takes, so many that they keep the 250s behind them waiting for no more than a moment. An unlink costs
-    /// from 20 microseconds to some milliseconds (a file system that discards at once), so the number follows the disk.
-    private static let removalsMost = 1_000
-    private static let removalsLeast = 16
-    private var removalsPerCommit = 128
-    private static let patienceNanoseconds: UInt64 = 100_000_000
+    /// Ends that wait for a batch.
+    private var removals: Deque<Removal> = []
     /// Ends in the running batches.
     private var removing = 0
+    private var pace = RemovalPace()
 
     init(_ device: Device) {
         self.device = device
         gathering = Batch(device)
     }
-
-    /// Ends beyond what the gathering batch takes.
-    private var removals: Deque<Removal> = []
 
     var isIdle: Bool { running.isEmpty && gathering.isEmpty && removals.isEmpty }
     var bytes: Int { running.reduce(gathering.bytes) { $0 + $1.bytes } }
@@ -224,28 +218,41 @@ private final class CommitStream {
 
     /// The batch to start now.
     func next(now: UInt64) -> Batch? {
-        let ends = min(removals.count, removalsPerCommit, 2 * removalsPerCommit - removing)
+        let ends = max(0, min(removals.count, pace.perCommit, 2 * pace.perCommit - removing))
         guard running.count < Self.runningMax, !gathering.isEmpty || ends > 0 else { return nil }
         let batch = gathering
         gathering = Batch(device)
-        removing += max(0, ends)
-        for _ in 0..<max(0, ends) { batch.removals.append(removals.removeFirst()) }
+        removing += ends
+        for _ in 0..<ends { batch.removals.append(removals.removeFirst()) }
         batch.startedAt = now
         running.append(batch)
         return batch
     }
 
     /// False: it was never started.
-    func finished(_ batch: Batch, now: UInt64) -> Bool {
+    ///
+    /// - Parameter writing: nanoseconds that its steps took, without its sync.
+    func finished(_ batch: Batch, writing: UInt64) -> Bool {
         guard let at = running.firstIndex(where: { $0 === batch }) else { return false }
         running.remove(at: at)
         removing -= batch.removals.count
-        if !batch.removals.isEmpty {
-            removalsPerCommit =
-                now - batch.startedAt > Self.patienceNanoseconds
-                ? max(Self.removalsLeast, removalsPerCommit / 2) : min(Self.removalsMost, removalsPerCommit + 64)
-        }
+        if !batch.removals.isEmpty { pace.took(writing) }
         return true
+    }
+}
+
+/// How many ends one commit takes: so many that they keep the 250s behind them waiting for no more than a moment. An unlink costs
+/// from 20 microseconds to some milliseconds (a file system that discards at once), so the number follows the disk.
+struct RemovalPace {
+    private(set) var perCommit = 128
+    private static let most = 1_000
+    private static let least = 16
+    private static let patienceNanoseconds: UInt64 = 100_000_000
+
+    mutating func took(_ nanoseconds: UInt64) {
+        perCommit =
+            nanoseconds > Self.patienceNanoseconds
+            ? max(Self.least, perCommit / 2) : min(Self.most, perCommit + 64)
     }
 }
 

@@ -50,7 +50,7 @@ final class StoreKeeper {
                 let place = Place(device: identity.value, inode: identity.second)
                 if let other = users[place], other != gateway.id {
                     why = "its mail directory `\(path)` is also that of \(stores[other]?.domain ?? "another gateway")"
-                } else {
+                } else if why == nil {
                     users[place] = gateway.id
                     places[gateway.id] = place
                 }

@@ -62,7 +62,9 @@ public class SystemBackend {
         if !pool.submit({ returns.put(.work(token, job())) }) { returns.put(.work(token, WorkRefused())) }
     }
 
-    public func monotonicNow() -> UInt64 {
+    public func monotonicNow() -> UInt64 { Self.monotonicNow() }
+
+    static func monotonicNow() -> UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)

@@ -67,7 +67,9 @@ public final class FileLane: Sendable {
             for var job in inbox.jobs {
                 job.sequence = begun.add(1, ordering: .sequentiallyConsistent).newValue
                 handles.prepare(job.task, files)
+                let began = SystemBackend.monotonicNow()
                 job.task.carryOut(with: files, untilSync: true)
+                job.task.writing = SystemBackend.monotonicNow() - began
                 if job.task.outcomes.count == job.task.steps.count {
                     job.done(job.task)
                 } else {

@@ -73,6 +73,8 @@ public final class FileTask: @unchecked Sendable {
     public var outcomes: [FileOutcome] = []
     /// The rest is skipped (`-ECANCELED`) after the first step that fails. Batches of independent steps say no.
     public var stopsAtFailure = true
+    /// Nanoseconds that the steps before the first sync of a file system took on the real lanes.
+    public internal(set) var writing: UInt64 = 0
     /// Keeps what the steps point to.
     public var context: AnyObject?
 
