@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Tests/Conformance"))
 import peers  # noqa: E402
-from harness import (Service, Skip, clean_up, commit, end_services, exit_cleanly_on_signals,  # noqa: E402
+from harness import (Service, Skip, commit, end_services, exit_cleanly_on_signals,  # noqa: E402
                      free_port, run, scratch_folder, wait_until)
 from posternctl import Postern  # noqa: E402
 
@@ -384,8 +384,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import peers
-from harness import (GATEWAY_NAME, Skip, body_of_lines, clean_up, commit, digest,
+from harness import (GATEWAY_NAME, Skip, body_of_lines, commit, digest,
                      exit_cleanly_on_signals, header_section, keep_folders, wait_until)
 from posternctl import Gateway
 from standins import gateway as gateway_named
@@ -345,8 +345,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import (CACHE, GATEWAY_NAME, MESSAGE_SIZE_LIMIT, PRIMARY_NAME, Service, Skip, certificate,
-                     certificate_authority, clean_up, digest, exit_cleanly_on_signals, free_port, header_section,
+                     certificate_authority, digest, exit_cleanly_on_signals, free_port, header_section,
                      identifier, run, scratch_folder, to_crlf, wait_until)
 
 # Installation: everything that comes from outside comes through these two.
@@ -543,8 +543,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

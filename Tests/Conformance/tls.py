@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import peers
 from dns_stub import NameServer
-from harness import (GATEWAY_NAME, PRIMARY_NAME, Certificate, Skip, certificate, certificate_authority, clean_up,
+from harness import (GATEWAY_NAME, PRIMARY_NAME, Certificate, Skip, certificate, certificate_authority,
                      commit, digest, exit_cleanly_on_signals, header_section, keep_folders, scratch_folder,
                      wait_until)
 from posternctl import Gateway, Postern
@@ -164,8 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -121,8 +121,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
 from calls import send  # noqa: E402
 from failing import EVER, Failing  # noqa: E402
-from harness import body_of_lines, clean_up, exit_cleanly_on_signals, header_section, wait_until  # noqa: E402
+from harness import body_of_lines, exit_cleanly_on_signals, header_section, wait_until  # noqa: E402
 from posternctl import Postern  # noqa: E402
 
 
@@ -59,8 +59,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     exit_cleanly_on_signals()
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
 from account import Account, shown  # noqa: E402
 from disk import journalled  # noqa: E402
 from flood import Flood  # noqa: E402
-from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
+from harness import (Skip, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
                      wait_until)
 from posternctl import Gateway  # noqa: E402
 from sink import Sink  # noqa: E402
@@ -118,8 +118,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
 from flood import Flood  # noqa: E402
-from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
+from harness import (Skip, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
                      wait_until)
 from sink import Sink, Taken  # noqa: E402
 from standins import gateway as gateway_named  # noqa: E402
@@ -119,8 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

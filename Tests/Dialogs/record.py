@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Conformance"))
 
 import peers
-from harness import (Skip, clean_up, exit_cleanly_on_signals, free_port, run, wait_until)
+from harness import (Skip, exit_cleanly_on_signals, free_port, run, wait_until)
 from posternctl import Postern
 
 FOLDER = Path(__file__).resolve().parent / "recorded"
@@ -378,8 +378,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -28,7 +28,7 @@ private func withServer(
 }
 
 /// A connected socket that says only what it is told to.
-private func rawClient(_ path: String) throws -> Int32 {
+func rawClient(_ path: String) throws -> Int32 {
     let descriptor = try ControlSocket.make()
     var (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
     while fault == EAGAIN {

@@ -44,17 +44,6 @@ struct FramingSplitTests {
         return folder
     }
 
-    private func connected(_ path: String) throws -> Int32 {
-        let descriptor = try ControlSocket.make()
-        var (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
-        while fault == EAGAIN {
-            usleep(1_000)
-            (status, fault) = try ControlSocket.withAddress(path) { connect(descriptor, $0, $1) }
-        }
-        #expect(status == 0)
-        return descriptor
-    }
-
     @Test("requests on the control socket are the same however they are cut") func controlRequests() throws {
         let folder = try folder()
         defer { try? FileManager.default.removeItem(atPath: folder) }
@@ -76,7 +65,7 @@ struct FramingSplitTests {
                 #"{"v":1,"command":"gateway.show","arguments":{"domain":"größe.test"}}"#.utf8) + [10]
             + Array("x\n".utf8)
         func answers(_ cuts: Cuts) throws -> String {
-            let descriptor = try connected(path)
+            let descriptor = try rawClient(path)
             defer { close(descriptor) }
             for piece in cuts.pieces(of: request, from: 0) {
                 send(piece, descriptor)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Soak"))
 from load import NOTHING, SENT, Ledger, LoadSink, Source, metrics, percentile  # noqa: E402
-from harness import Skip, clean_up, commit, exit_cleanly_on_signals, scratch_folder, wait_until  # noqa: E402
+from harness import Skip, commit, exit_cleanly_on_signals, scratch_folder, wait_until  # noqa: E402
 from posternctl import Postern  # noqa: E402
 
 RATE = 100
@@ -74,8 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

@@ -37,7 +37,7 @@ from load import (PROMISED, REFUSED, Ledger, LoadSink, Source, balance, cpu_seco
                   kinds_of_descriptors, memory, metrics, percentile, raise_descriptor_limit)
 import cases  # noqa: E402
 from cases import Failed, Field, Seen  # noqa: E402
-from harness import (Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
+from harness import (Skip, commit, exit_cleanly_on_signals, keep_folders, scratch_folder,  # noqa: E402
                      wait_until)
 from strangers import Primary  # noqa: E402
 from posternctl import Postern  # noqa: E402
@@ -420,8 +420,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())

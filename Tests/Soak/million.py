@@ -23,7 +23,7 @@ from pathlib import Path
 
 from load import (Ledger, Level, LoadSink, Source, balance, kinds_of_descriptors, level, memory, metrics,
                   percentile, tree, wait_until)
-from harness import Skip, clean_up, commit, exit_cleanly_on_signals, keep_folders, scratch_folder
+from harness import Skip, commit, exit_cleanly_on_signals, keep_folders, scratch_folder
 from posternctl import Postern
 
 DOMAINS = 20
@@ -299,8 +299,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    finally:
-        clean_up()
-    sys.exit(status)
+    sys.exit(main())
