@@ -112,7 +112,7 @@ final class Queues {
     private func take(_ route: Route?, _ queue: GatewayQueue) {
         guard let route else { return }
         let old = queue.route.gateway
-        guard old !== route.gateway else { return }
+        guard old !== route.gateway || queue.route.store !== route.store else { return }
         queue.route = route
         if old.forward != route.gateway.forward {
             for at in queue.sessions.indices { queue.sessions[at].isStale = true }
