@@ -10,7 +10,9 @@ memory of the mail process and its bound; the longest callback. Every case is ju
 
 - no bystander is refused, put off or cut; their p99, their slowest and their rate stay within the bounds below;
 - resident memory stays below what it was + connections × cost + `limits.messageMemory` (with content) + slack;
-- no callback of 10 ms or more, by /metrics; a metric that is not there is a failure;
+- no callback of 10 ms or more, by /metrics; a metric that is not there is a failure. A virtual machine can be stopped for
+  that long with nothing of it in the guest's figures, so a case that failed by this rule alone is played once more: what
+  the case does to the server comes back, what the machine does doesn't;
 - afterwards: as many descriptors and sessions as before; the log grew by no more than its lines per command allow.
 
 At the end: every bystander's message arrived once, unchanged; the server is idle when nobody asks; no alarm; and mail
@@ -78,6 +80,8 @@ IDLE_CPU_SHARE = 0.03
 class Verdict:
     line: str
     problems: list[str]
+    slow: int = 0
+    """Callbacks of 10 ms or more, where that is the only problem; else 0."""
 
 
 class Meter(threading.Thread):
@@ -203,9 +207,10 @@ class Campaign:
             problems.append(f"memory {most / 2**20:.0f} MiB, at most {bound / 2**20:.0f}")
         # Callbacks
         longest = now[LONGEST]
-        if now[SLOW] > before[SLOW]:
-            problems.append(f"{now[SLOW] - before[SLOW]:.0f} callbacks of 10 ms or more; the longest so far took "
-                            f"{longest * 1e3:.1f} ms")
+        slow = int(now[SLOW] - before[SLOW])
+        if slow:
+            problems.append(f"{slow} callbacks of 10 ms or more; the longest so far took {longest * 1e3:.1f} ms: "
+                            + " · ".join(line[-120:] for line in self.gateway.events("slow-callback")[-slow:]))
         # What is left
         if now["postern_sessions"] > self.bystander_sessions:
             problems.append(f"{now['postern_sessions'] - self.bystander_sessions:.0f} sessions are left")
@@ -224,7 +229,8 @@ class Campaign:
                 f"{max(seen.total, seen.connections)} connections, {answers[:110]}{'; ' if seen.words else ''}"
                 f"{seen.words} | {rate:3.0f}/s {p50:.1f}/{p99:.1f}/{slowest:.0f} ms | {most / 2**20:.0f} of "
                 f"{bound / 2**20:.0f} MiB | {longest * 1e3:.2f} ms")
-        return Verdict(line, [f"{name}: {problem}" for problem in problems])
+        only_slow = slow if slow and len(problems) == 1 else 0
+        return Verdict(line, [f"{name}: {problem}" for problem in problems], only_slow)
 
     # The network from a seed
 
@@ -321,6 +327,11 @@ class Campaign:
         for case in chosen:
             verdict = await self.run_case(case, field, meter, base)
             print(verdict.line, flush=True)
+            if verdict.slow:
+                print(f"       again, for this alone: {verdict.problems[0]}", flush=True)
+                self.slow_at_start += verdict.slow
+                verdict = await self.run_case(case, field, meter, base)
+                print(verdict.line, flush=True)
             for problem in verdict.problems:
                 print(f"       FAILED {problem}", flush=True)
             self.problems += verdict.problems
