@@ -52,6 +52,7 @@ enum SMTPServerTarget {
             settings.chunksMax = 3
             settings.lineMaxBytes = 64
             settings.overlongMaxBytes = 128
+            settings.outputPauseBytes = 200
         }
         if options.contains(.discardsLittle) { settings.discardMaxBytes = 300 }
         return settings
@@ -123,6 +124,11 @@ enum SMTPServerTarget {
                         require(pending.isEmpty && !isInTransaction, "STARTTLS")
                         session.tlsStarted()
                         return
+                    case .outputFull:
+                        require(output.count >= session.settings.outputPauseBytes, "full at \(output.count) bytes")
+                        send()
+                        // Each time is paid for by replies, and those by lines.
+                        stepsAllowed += 1
                     default: take(event)
                     }
                 }
@@ -136,11 +142,16 @@ enum SMTPServerTarget {
             }
         }
 
+        private mutating func send() {
+            outcome.replies += output.array
+            output = ByteOutput()
+        }
+
         private mutating func note(_ event: String) { outcome.events.append(event) }
 
         private mutating func take(_ event: SMTPServerSession.Event) {
             switch event {
-            case .needMore, .startTLS: break
+            case .needMore, .startTLS, .outputFull: break
             case .hello(let name, let extended):
                 note("hello \(extended) \(name)")
                 require(!isInTransaction, "EHLO within a transaction")
@@ -256,7 +267,7 @@ enum SMTPServerTarget {
             if !isClosed {
                 if options.contains(.timesOut) { session.timedOut(into: &output) }
             }
-            outcome.replies = output.array
+            send()
             outcome.phase = session.phase
             return outcome
         }
