@@ -8,7 +8,7 @@ USERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 MANUAL = $(DESTDIR)$(PREFIX)/share/doc/postern
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long hostile soak bench install uninstall clean
+.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long sanitize hostile soak bench install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: ## every parser for 2 minutes
 
 fuzz-long: ## every parser for 10 minutes
 	@dev/fuzz --seconds 600
+
+sanitize: ## the real threads under ThreadSanitizer, then everything under AddressSanitizer
+	@dev/sanitize thread && dev/sanitize address
 
 hostile: ## slow, deaf, greedy and malformed peers beside senders that must not notice
 	@dev/build && python3 Tests/Hostile/hostile.py

@@ -71,6 +71,16 @@ struct CaseTableTests {
         #expect(faults.isEmpty, "\(faults.joined(separator: "\n"))")
     }
 
+    /// Operators read the same in docs/guarantees.md.
+    @Test func theManualListsThem() throws {
+        let manual = try SourceTree.text(of: "docs/guarantees.md").split(separator: "\n")
+        for row in try Self.rows(try SourceTree.text(of: "Tests/cases.tsv")) {
+            let line = try #require(manual.first { $0.hasPrefix("| \(row.id) |") }, "no \(row.id)")
+            let file = row.columns[2].hasPrefix("Tests/") ? String(row.columns[2].dropFirst(6)) : row.columns[2]
+            #expect(line.contains(file) && line.contains(row.columns[3]), "\(row.id): \(row.columns[3])")
+        }
+    }
+
     /// What is wrong is found.
     @Test func wrongTablesAreSeen() throws {
         let table = try SourceTree.text(of: "Tests/cases.tsv")

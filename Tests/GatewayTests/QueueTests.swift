@@ -167,6 +167,42 @@ struct QueueTests {
         #expect(primary.accepted.count == 10)
     }
 
+    /// The defence: `ClockGuard` and `QueueIDMaker` know when the last run was seen.
+    @Test("T-G1: a clock that is wrong at boot, until a time service puts it right", arguments: [-30, 15, 30 * 365])
+    func clockIsWrongAtBoot(_ days: Int64) throws {
+        let day: Int64 = 86_400 * 1_000_000_000
+        let gateway = try SimulatedGateway(cores: 2, demo + " retry.schedule=[10s]")
+        let primary = ScriptedPrimary(gateway, isUp: false)
+        #expect(accept(gateway, 5).count == 5)
+        gateway.kill()
+        gateway.world.jumpWallClock(by: days * day)
+        try gateway.start()
+        // The primary is down, and whatever is too old bounces with a failed attempt.
+        gateway.pass(seconds: 60)
+        #expect(accept(gateway, 5).count == 5)
+        gateway.pass(seconds: 60)
+        gateway.world.jumpWallClock(by: -days * day)
+        // Past the hour in which nothing expires; past none's lifetime of five days.
+        gateway.pass(seconds: 2 * 3_600)
+        #expect(gateway.bounced == 0 && gateway.queued == 10)
+        primary.start()
+        #expect(gateway.run(seconds: 120) { gateway.isIdle })
+        #expect(primary.accepted.count == 10)
+    }
+
+    @Test("T-G1: mail expires on its day beyond 2038") func expiresBeyond2038() throws {
+        let gateway = try SimulatedGateway(cores: 1, demo + " retry.schedule=[10m] retry.lifetime=90m")
+        gateway.kill()
+        gateway.world.jumpWallClock(by: 20 * 365 * 86_400 * 1_000_000_000)
+        try gateway.start()
+        _ = ScriptedPrimary(gateway, isUp: false)
+        #expect(accept(gateway, 3).count == 3)
+        gateway.pass(seconds: 80 * 60)
+        #expect(gateway.bounced == 0 && gateway.queued == 3)
+        gateway.pass(seconds: 40 * 60)
+        #expect(gateway.bounced == 3)
+    }
+
     @Test func retriesFollowTheSchedule() throws {
         let gateway = try SimulatedGateway(cores: 1, demo + " retry.schedule=[10s,100s,1000s]")
         let primary = ScriptedPrimary(gateway)

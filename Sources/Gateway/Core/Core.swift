@@ -53,6 +53,8 @@ final class Core: Queues.Owner {
         var start: UInt32
         /// See `Superblock`.
         var firstStartOfThisBoot: UInt32
+        /// See `SpoolLock`.
+        var lastSeen: Int64
         var settings: CoreSettings
         var routes: Routes
         var listeners: [CoreListener]
@@ -76,7 +78,7 @@ final class Core: Queues.Owner {
         spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
         calls = FileCalls(reactor: reactor, kind: TokenKind.calls)
         firstStartOfThisBoot = parts.firstStartOfThisBoot
-        ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index))
+        ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index), lastSeen: parts.lastSeen)
         serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
         serverMachine.messageSizeMax = parts.settings.messageSizeMax
         serverMachine.recipientsMax = parts.settings.recipientsMax
@@ -84,7 +86,7 @@ final class Core: Queues.Owner {
         serverMachine.offersStartTLS = parts.settings.serverTLS != nil
         queues = Queues(
             owner: self, reactor: reactor, spool: spool, log: log, counters: counters, core: index, cores: count,
-            timerKind: TokenKind.queueTimer)
+            timerKind: TokenKind.queueTimer, lastSeen: parts.lastSeen)
         queues.hotBytesMax = parts.settings.messageMemoryBytes / 2
         resolver = NextHopResolver(calls: calls, reactor: reactor)
     }

@@ -65,13 +65,20 @@ extension QueueID: LosslessStringConvertible {
 struct QueueIDMaker {
     let start: UInt32
     let reactor: UInt16
+    private let earliest: Int64
     private var counter: UInt32 = 0
 
-    init(start: UInt32, reactor: UInt16) { (self.start, self.reactor) = (start, reactor) }
+    /// - Parameter lastSeen: when the last run was last known to run, in nanoseconds since 1970. With a clock that is earlier
+    ///   (1970 at boot, until a time service answers) mail would be decades old as soon as the clock is right.
+    init(start: UInt32, reactor: UInt16, lastSeen: Int64 = 0) {
+        (self.start, self.reactor) = (start, reactor)
+        earliest = max(0, lastSeen / 1_000_000)
+    }
 
     /// - Parameter wall: nanoseconds since 1970.
     mutating func next(wall: Int64) -> QueueID {
         counter &+= 1
-        return QueueID(milliseconds: max(0, wall / 1_000_000), start: start, reactor: reactor, counter: counter)
+        return QueueID(
+            milliseconds: max(earliest, wall / 1_000_000), start: start, reactor: reactor, counter: counter)
     }
 }

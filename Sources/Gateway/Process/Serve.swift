@@ -42,7 +42,8 @@ final class Serve {
 
         let owner = try findUser()
         let data = try openDataFolder(owner)
-        lock = try SpoolLock(folder: configuration.data, owner: owner)
+        let lock = try SpoolLock(folder: configuration.data, owner: owner)
+        self.lock = lock
         let listeners = try openListeners()
         let log = try LogWriter(path: configuration.log.file)
         let admin = try openAdmin(log)
@@ -63,7 +64,7 @@ final class Serve {
             if let fault = stored.fault { complaints.append((stored.document.domain, fault)) }
         }
         try start(
-            listeners, admin, superblock, tls, directory, log, keeper, complaints, signals)
+            listeners, admin, superblock, lock, tls, directory, log, keeper, complaints, signals)
     }
 
     /// Nanoseconds since 1970.
@@ -178,7 +179,8 @@ final class Serve {
     private var reactorCount: Int { configuration.reactors ?? max(1, allowedCPUs.count) }
 
     private func start(
-        _ listeners: [[CoreListener]], _ admin: AdminProcess, _ superblock: Superblock, _ tls: TLSMaterial,
+        _ listeners: [[CoreListener]], _ admin: AdminProcess, _ superblock: Superblock, _ lock: SpoolLock,
+        _ tls: TLSMaterial,
         _ directory: SQLiteDirectory, _ log: LogWriter, _ keeper: StoreKeeper, _ complaints: [(String, String)],
         _ signals: sigset_t
     ) throws {
@@ -211,7 +213,8 @@ final class Serve {
         let threads = (0..<count).map { index in
             let parts = Core.Parts(
                 index: index, count: count, start: superblock.start,
-                firstStartOfThisBoot: superblock.firstStartOfThisBoot, settings: settings, routes: routes,
+                firstStartOfThisBoot: superblock.firstStartOfThisBoot, lastSeen: lock.lastSeen, settings: settings,
+                routes: routes,
                 listeners: listeners[index], outboxes: (0..<count).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<count).filter { $0 != index }.map { boxes[$0][index] } + [
                     fromControl[index], fromMain[index],
@@ -224,7 +227,7 @@ final class Serve {
         }
         admin.start()
 
-        wait(for: signals) { self.reload(fromMain, log, count) }
+        wait(for: signals, lock) { self.reload(fromMain, log, count) }
 
         announceStop(log)
         alarmAfterHardLimit()
@@ -241,13 +244,16 @@ final class Serve {
         log.shutDown()
     }
 
-    private func wait(for signals: sigset_t, hangUp: () -> Void) {
+    private func wait(for signals: sigset_t, _ lock: SpoolLock, hangUp: () -> Void) {
         var signals = signals
+        var minute = timespec(tv_sec: 60, tv_nsec: 0)
         while true {
-            var signal: Int32 = 0
-            sigwait(&signals, &signal)
-            guard signal == SIGHUP else { return }
-            hangUp()
+            lock.touch()
+            switch sigtimedwait(&signals, nil, &minute) {
+            case SIGHUP: hangUp()
+            case SIGTERM, SIGINT: return lock.touch()
+            default: continue  // a minute has passed, or somebody looked with a debugger
+            }
         }
     }
 

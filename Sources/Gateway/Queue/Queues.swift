@@ -42,11 +42,11 @@ final class Queues {
 
     init(
         owner: any Owner, reactor: Reactor, spool: Spool, log: EventLog, counters: Counters, core: Int, cores: Int,
-        timerKind: UInt8
+        timerKind: UInt8, lastSeen: Int64
     ) {
         (self.owner, self.reactor, self.spool, self.log, self.counters) = (owner, reactor, spool, log, counters)
         (self.core, self.cores, self.timerKind) = (core, cores, timerKind)
-        clock = ClockGuard(now: reactor.now, wall: reactor.wall)
+        clock = ClockGuard(now: reactor.now, wall: reactor.wall, lastSeen: lastSeen)
     }
 
     // MARK: Queues

@@ -80,8 +80,12 @@ struct Superblock {
 }
 
 /// Keeps a second server off the same spool (T-F6). Held until the process ends, however it ends.
+///
+/// Its file's modification time says when a server was last known to run, see `ClockGuard`.
 struct SpoolLock {
     private let descriptor: Int32
+    /// When the last run was last known to run, in nanoseconds since 1970; now, if there was none.
+    let lastSeen: Int64
 
     /// - Parameter folder: exists.
     init(folder: String, owner: (user: uid_t, group: gid_t)?) throws(SpoolFault) {
@@ -99,5 +103,11 @@ struct SpoolLock {
         }
         if let owner { fchown(descriptor, owner.user, owner.group) }
         self.descriptor = descriptor
+        var status = stat()
+        fstat(descriptor, &status)
+        lastSeen = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
     }
+
+    /// Still running, by the wall clock of now. Not synced: a power loss costs a minute or so of knowledge.
+    func touch() { futimens(descriptor, nil) }
 }

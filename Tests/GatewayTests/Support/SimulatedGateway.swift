@@ -26,6 +26,8 @@ final class SimulatedGateway {
     private(set) var keeper: StoreKeeper
     private(set) var cores: [Core] = []
     private(set) var counters: [Counters] = []
+    /// The wall clock when the last run ended; a real one knows it to a minute.
+    private var lastSeen: Int64
     /// Why stores could not be opened at the last start.
     private(set) var complaints: [String] = []
     private var control: [Mailbox<CoreMessage>] = []
@@ -49,6 +51,7 @@ final class SimulatedGateway {
         world = SimulatedWorld(seed: seed, settings: settings)
         directory = try SQLiteDirectory(inMemoryWith: { 1_767_225_600_000 })
         (self.coreCount, self.change) = (coreCount, change)
+        lastSeen = world.wallNow
         keeper = StoreKeeper(
             dataPath: Self.dataPath, files: world.disk, directory: directory, random: { 0 }, close: { _ in })
         for gateway in gateways { try store(gateway) }
@@ -117,7 +120,8 @@ final class SimulatedGateway {
         cores = (0..<coreCount).map { index in
             let parts = Core.Parts(
                 index: index, count: coreCount, start: superblock.start,
-                firstStartOfThisBoot: superblock.firstStartOfThisBoot, settings: settings, routes: routes,
+                firstStartOfThisBoot: superblock.firstStartOfThisBoot, lastSeen: lastSeen, settings: settings,
+                routes: routes,
                 listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
@@ -158,6 +162,7 @@ final class SimulatedGateway {
     }
 
     private func leave() {
+        lastSeen = world.wallNow
         cores = []
         control = []
     }
