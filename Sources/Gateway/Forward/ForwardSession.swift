@@ -635,8 +635,7 @@ final class ForwardSession {
         if handedOver == 0, hadLeases, case .done = end, !isQuitting {
             end = .unreachable(Reply(421, EnhancedStatus(4, 4, 2), "\(relay): the server ended the session"))
         }
-        for holding in open.values.sorted(by: { $0.lease.slot < $1.lease.slot }) { settle(holding, .released) }
-        open = [:]
+        assert(open.isEmpty, "the machine answers each hand-over before it tells of its end")
         for holding in holdings { settle(holding, .released) }
         holdings = []
         settleAll()
