@@ -105,6 +105,14 @@ public final class SimulatedDisk: FileExecutor {
         (find(path)?.inode as? SimulatedDirectory)?.entries.all.map(\.name)
     }
 
+    /// The names in a directory that are on stable storage with at least these bytes of their files: what a power loss would leave if
+    /// it kept nothing that is not synced. nil: no such directory.
+    public func durableFiles(in path: String) -> [(name: String, bytes: [UInt8])]? {
+        (find(path)?.inode as? SimulatedDirectory)?.durableEntries.all.compactMap { name, inode in
+            (inode as? SimulatedFile).map { (name, $0.durable) }
+        }
+    }
+
     /// Turns over one bit of a byte on stable storage.
     public func rot(_ path: String, at offset: Int) { (find(path)?.inode as? SimulatedFile)?.rot(at: offset) }
 

@@ -232,7 +232,11 @@ struct SimulatedFileWork {
         guard let (target, targetVolume) = disk.directory(targetHandle) else { return disk.wrongHandle(targetHandle) }
         guard volume === targetVolume else { return FileOutcome(-Int(EXDEV)) }
         if let fault = SimulatedDisk.nameFault(name) { return FileOutcome(-Int(fault)) }
-        guard let inode = source.entries[old] else { return FileOutcome(-Int(ENOENT)) }
+        guard let inode = source.entries[old] else {
+            // Not of what a test itself tries.
+            if byChance { disk.fate.counters.missingNames += 1 }
+            return FileOutcome(-Int(ENOENT))
+        }
         if let replaced = target.entries[name], replaced !== inode {
             if let inner = replaced as? SimulatedDirectory {
                 guard inode is SimulatedDirectory else { return FileOutcome(-Int(EISDIR)) }
@@ -252,6 +256,7 @@ struct SimulatedFileWork {
         guard inode is SimulatedFile else { return FileOutcome(-Int(EISDIR)) }
         if let fault = disk.fault(.unlink, volume, byChance: byChance) { return FileOutcome(-Int(fault)) }
         volume.unlink(inode, in: directory, name)
+        disk.fate.counters.unlinks += 1
         return FileOutcome(0)
     }
 

@@ -75,6 +75,9 @@ public struct SimulatedCounters: Sendable, Equatable {
     public var filesPlaced = 0
     /// Writes that the kernel took only a part of, and the rest later.
     public var shortWrites = 0
+    public var unlinks = 0
+    /// Lanes' renames of a name that was not there: somebody took a file away from its owner.
+    public var missingNames = 0
     public var syncs = 0
     public var failedSyncs = 0
     /// Failed file steps that were no syncs and had room.

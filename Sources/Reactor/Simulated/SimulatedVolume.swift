@@ -49,7 +49,7 @@ final class SimulatedFile: SimulatedInode {
     static let sectorBytes = 512
 
     private(set) var data: [UInt8] = []
-    private var durable: [UInt8] = []
+    private(set) var durable: [UInt8] = []
     /// One a sector: `clean`, `lost`, or when it was last written. Empty: all clean.
     private var stamps: [UInt64] = []
     private static let clean: UInt64 = 0

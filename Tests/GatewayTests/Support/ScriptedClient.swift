@@ -14,7 +14,12 @@ final class ScriptedClient {
         var replies = 1
         /// The script ends here unless all of them begin so; nil: whatever they say.
         var onlyAfter: String?
+        /// Virtual nanoseconds before the last of the bytes are sent.
+        var pause: UInt64 = 0
     }
+
+    /// What a step with a pause holds back.
+    private static let heldBackBytes = 50
 
     private let gateway: SimulatedGateway
     private(set) var peer: SimulatedPeer!
@@ -70,7 +75,13 @@ final class ScriptedClient {
             }
             steps.removeFirst()
             awaited += step.replies
-            peer.send(step.bytes)
+            guard step.pause > 0 else {
+                peer.send(step.bytes)
+                continue
+            }
+            let (first, rest) = (step.bytes.dropLast(Self.heldBackBytes), step.bytes.suffix(Self.heldBackBytes))
+            peer.send(Array(first))
+            gateway.world.after(step.pause) { [self] in if !isDone { peer.send(Array(rest)) } }
         }
     }
 

@@ -33,6 +33,8 @@ extension SimulatedDay {
         var doubled: Set<String> = []
         /// Notices, by `id action recipient`.
         var reports: Set<String> = []
+        /// Recipients, by `id recipient`, of whom stable storage has said that they are settled while others wait.
+        var noted: Set<String> = []
         var seen: [Int] = []
         var count = 0
         var openCount = 0
@@ -145,12 +147,46 @@ extension SimulatedDay {
 
     // MARK: Ends
 
+    private var storesWithOurs: [(domain: String, path: String)] {
+        stores + [(Gateway.systemDomain, gateway.keeper.path(of: gateway.directory.snapshot.system))]
+    }
+
+    /// Notes of who is settled (path and name) beside a message that stable storage has and the running system no longer sees: a power
+    /// loss may bring it back. Of the second device: a start syncs its own data folder's.
+    var orphanedNotes: [(path: String, name: String)] {
+        stores.filter { $0.path.hasPrefix(Self.secondPath) }.flatMap { _, path -> [(path: String, name: String)] in
+            guard let files = world.disk.durableFiles(in: path), let names = world.disk.names(in: path) else {
+                return []
+            }
+            return files.compactMap { name, _ in
+                guard case .message(let id, _) = MailFile.entry(name), !names.contains(name) else { return nil }
+                let note = MailFile.stateName(id)
+                return names.contains(note) && files.contains { $0.name == note } ? (path, note) : nil
+            }
+        }
+    }
+
+    /// Before and after an end of the process: what stable storage says of settled recipients holds for ever.
+    func collectNotes() {
+        for (_, path) in storesWithOurs {
+            let files = world.disk.durableFiles(in: path) ?? []
+            for (name, bytes) in files {
+                guard case .message(let id, _) = MailFile.entry(name),
+                    let note = files.first(where: { $0.name == MailFile.stateName(id) }),
+                    let state = ParcelState(note.bytes), let head = try? MailFile.readHead(bytes[...])
+                else { continue }
+                for at in state.settled where at < head.envelope.recipients.count {
+                    arrivals.noted.insert("\(id) \(head.envelope.recipients[at].path)")
+                }
+            }
+        }
+    }
+
     /// After the end of the process: hand-overs whose settle did not reach the disk will be done again, and those only.
     func noteOpenHandovers() {
+        defer { collectNotes() }
         var perLink: [String: Int] = [:]
-        for (domain, path) in stores + [
-            (Gateway.systemDomain, gateway.keeper.path(of: gateway.directory.snapshot.system))
-        ] {
+        for (domain, path) in storesWithOurs {
             for name in world.disk.names(in: path) ?? [] {
                 guard case .message(let id, _) = MailFile.entry(name), arrivals.ids.contains(id.description),
                     let bytes = world.disk.contents(of: "\(path)/\(name)"),
@@ -160,7 +196,11 @@ extension SimulatedDay {
                 var links: [String] = []
                 for (at, recipient) in head.envelope.recipients.enumerated()
                 where state?.settled.contains(at) != true {
-                    guard let arrival = arrivals.byRecipient["\(id) \(recipient.path)"]?.last else { continue }
+                    let key = "\(id) \(recipient.path)"
+                    guard let arrival = arrivals.byRecipient[key]?.last else { continue }
+                    if arrivals.noted.contains(key), !arrivals.doubled.contains(key) {
+                        fail("forgotten", "\(key) was noted as settled on stable storage and is no longer")
+                    }
                     if arrival.openEnds[recipient.path] == nil { arrivals.openCount += 1 }
                     arrival.openEnds[recipient.path, default: []].append(world.now)
                     let link = "\(arrival.primary) \(arrival.link)"

@@ -11,7 +11,7 @@ extension SimulatedDay {
 
     /// Trouble, of one kind or none.
     func happen() throws {
-        let kind = world.draw(32)
+        let kind = world.draw(36)
         note("trouble \(kind)")
         switch kind {
         case 0, 1, 2: try end(.powerLoss, aimed: true)
@@ -36,6 +36,10 @@ extension SimulatedDay {
         case 26: try changeNextHop()
         case 27: blackhole()
         case 28: changeMood()
+        case 29, 30: try endTwice()
+        case 31, 32:
+            try end([.kill, .powerLoss][world.draw(2)], aimed: true)
+            listLate()
         default: break
         }
     }
@@ -71,6 +75,7 @@ extension SimulatedDay {
 
     private func endProcess(_ how: End) {
         collectArrivals()
+        collectNotes()
         note("end: \(how)")
         switch how {
         case .kill: gateway.kill()
@@ -103,6 +108,37 @@ extension SimulatedDay {
             troubles.recoveriesCut += 1
             endProcess([.kill, .powerLoss][world.draw(2)])
         }
+    }
+
+    /// A kill between the unlink of a message that has a state file and its sync; and a power loss as soon as the next start has
+    /// tidied up by what the page cache shows.
+    private func endTwice() throws {
+        var unlinks = world.counters.unlinks
+        let hasCome = gateway.run(seconds: 20) {
+            guard world.counters.unlinks > unlinks else { return false }
+            unlinks = world.counters.unlinks
+            return !orphanedNotes.isEmpty
+        }
+        guard hasCome else { return }
+        let notes = orphanedNotes
+        troubles.notesOrphaned += 1
+        endProcess(.kill)
+        repairDisks()
+        gateway.coreCount = 1 + world.draw(4)
+        try gateway.start()
+        gateway.run(seconds: 20) {
+            !gateway.isRecovering || notes.contains { world.disk.names(in: $0.path)?.contains($0.name) == false }
+        }
+        endProcess(.powerLoss)
+        try comeBack()
+    }
+
+    /// Mail directories that can't be listed at once are listed while large messages arrive in them.
+    private func listLate() {
+        guard gateway.isRecovering else { return }
+        troubles.lateListings += 1
+        world.disk.inject(SimulatedDiskFault(.read, times: 2 + world.draw(8)))
+        for _ in 0...world.draw(3) { newSession(isLargeAndSlow: true) }
     }
 
     /// SIGTERM, and a new start.

@@ -65,6 +65,8 @@ final class SimulatedDay {
     /// Of `sender.test`, which is a gateway here, and of `else.test`, which isn't.
     let senders: [ScriptedPrimary]
     private var moods: [Int]
+    /// Primaries that refuse a third of all recipients for now, so that much mail is done for some and waits for others.
+    private let greylists: [Bool]
     var isCalm = false
     /// No primary comes back.
     var isAuditing = false
@@ -104,6 +106,8 @@ final class SimulatedDay {
         var removals = 0
         var returns = 0
         var nextHopChanges = 0
+        var notesOrphaned = 0
+        var lateListings = 0
         var blackholes = 0
     }
 
@@ -135,6 +139,8 @@ final class SimulatedDay {
         primaries = (1...6).map { ScriptedPrimary(gateway, at: "198.51.100.\($0)") }
         senders = ["198.51.100.9", "198.51.100.8"].map { ScriptedPrimary(gateway, at: $0) }
         moods = (primaries + senders).map { _ in random.pick([0, 5, 40]) }
+        // Half the days that of `d.test`, on the second device, where `endTwice` needs it.
+        greylists = (primaries + senders).indices.map { random.below($0 == 3 ? 2 : 4) == 0 }
         let resolver = ScriptedResolver()
         resolver.records = ["else.test": [.mx(10, "mx.else.test")], "mx.else.test": [.a("198.51.100.8")]]
         gateway.world.resolver = { resolver.answer($0) }
@@ -161,7 +167,9 @@ final class SimulatedDay {
 
     private func act(_ moment: ScriptedPrimary.Moment, _ at: Int) -> ScriptedPrimary.Action? {
         if case .recipient(let line) = moment, line.contains("<bad") { return .reply("550 5.1.1 nobody here") }
-        guard !isCalm, world.draw(1_000) < moods[at] else { return nil }
+        if isCalm { return nil }
+        if case .recipient = moment, greylists[at], world.draw(3) == 0 { return .reply("450 4.2.0 greylisted") }
+        guard world.draw(1_000) < moods[at] else { return nil }
         switch moment {
         case .recipient where world.draw(2) == 0: return .reply("450 4.2.0 greylisted")
         case .someContent: return .cut
@@ -178,9 +186,10 @@ final class SimulatedDay {
 
     // MARK: Senders
 
-    /// A sender's session of one to four messages.
-    func newSession() {
-        let count = 1 + world.draw(4)
+    /// A sender's session of one to four messages, or of one that is large and stalls before its end.
+    func newSession(isLargeAndSlow isSlow: Bool = false) {
+        let count = isSlow ? 1 : 1 + world.draw(4)
+        let pause = isSlow ? UInt64(1 + world.draw(20)) * 1_000_000_000 : 0
         var steps = [ScriptedClient.Step(bytes: Array("EHLO client.test\r\n".utf8), onlyAfter: "220")]
         var drafts: [(recipients: [Recipient], reversePath: String, content: [UInt8], first: Int, last: Int)] = []
         var replies = 2
@@ -191,7 +200,7 @@ final class SimulatedDay {
                 world.draw(4) == 0 ? "" : "s\(number)@sender.test",
             ][world.draw(4)]
             let recipients = newRecipients()
-            let content = newContent(number)
+            let content = newContent(number, isLarge: isSlow)
             let usesChunk = world.draw(4) == 0
             var text = "MAIL FROM:<\(reversePath)>\(world.draw(2) == 0 ? " SIZE=\(content.count)" : "")\r\n"
             for recipient in recipients {
@@ -203,14 +212,14 @@ final class SimulatedDay {
                 steps.append(
                     ScriptedClient.Step(
                         bytes: Array((text + "BDAT \(content.count) LAST\r\n").utf8) + content,
-                        replies: recipients.count + 2))
+                        replies: recipients.count + 2, pause: pause))
             } else {
                 last = replies + recipients.count + 2
                 steps.append(
                     ScriptedClient.Step(bytes: Array((text + "DATA\r\n").utf8), replies: recipients.count + 2))
                 steps.append(
                     ScriptedClient.Step(
-                        bytes: ScriptedClient.stuffed(content) + Array(".\r\n".utf8), onlyAfter: "354"))
+                        bytes: ScriptedClient.stuffed(content) + Array(".\r\n".utf8), onlyAfter: "354", pause: pause))
             }
             drafts.append((recipients, reversePath, content, replies, last))
             replies = last + 1
@@ -241,8 +250,8 @@ final class SimulatedDay {
     }
 
     /// Each message's bytes are its own, so that what shows another's is seen.
-    private func newContent(_ number: Int) -> [UInt8] {
-        let isLarge = number % 100 == 50 || world.draw(60) == 0
+    private func newContent(_ number: Int, isLarge: Bool) -> [UInt8] {
+        let isLarge = isLarge || number % 100 == 50 || world.draw(60) == 0
         let size = isLarge ? 262_000 + world.draw(100_000) : [0, 500, 5_000, 40_000][world.draw(4)]
         var text = "From: <a@sender.test>\r\nSubject: n\(number).\r\n\r\nHello\r\n"
         let line = String(repeating: "message \(number) ", count: 60 / (9 + "\(number)".count)) + "\r\n"
@@ -366,6 +375,7 @@ final class SimulatedDay {
         if world.openSockets != gateway.cores.count { fail("leak", "\(world.openSockets) sockets are open") }
         if gateway.memoryBytes != 0 { fail("leak", "\(gateway.memoryBytes) bytes of message memory") }
         if world.counters.badHandles != 0 { fail("bad-handle", "a file handle was used after its close") }
+        if world.counters.missingNames != 0 { fail("taken-away", "a file was to be renamed and was gone") }
         let promised = Set(ledger.compactMap { $0.id?.description })
         for (domain, path) in stores {
             guard let route = gateway.directory.snapshot.gateway(forDomain: domain),
@@ -436,7 +446,8 @@ final class SimulatedDay {
             ("stalls", world.stalls), ("failed-lookups", world.failedLookups), ("created", troubles.created),
             ("deleted", troubles.deleted), ("holds", troubles.holds), ("disabled", troubles.disabled),
             ("flushes", troubles.flushes), ("admin-deletes", troubles.removals), ("admin-bounces", troubles.returns),
-            ("next-hop-changes", troubles.nextHopChanges),
+            ("next-hop-changes", troubles.nextHopChanges), ("notes-orphaned", troubles.notesOrphaned),
+            ("late-listings", troubles.lateListings),
         ]
     }
 }
