@@ -140,4 +140,41 @@ struct SimulatedFindsTests {
         #expect(gateway.damaged == 1 && gateway.queue.isEmpty)
         #expect(disk.names(in: folder)?.contains(name + MailFile.damagedSuffix) == true)
     }
+
+    /// The defence: `Recovery.sync`. The store has a device of its own: each start syncs the data folder's.
+    @Test(
+        "P3: who is noted as settled stays so when a kill and a power loss come before the message's unlink is synced")
+    func notedBeforeTwoEnds() throws {
+        for seed in 1...40 as ClosedRange<UInt64> {
+            let gateway = try SimulatedGateway(seed: seed)
+            let (disk, folder) = (gateway.world.disk, "/mnt/second/demo")
+            _ = disk.addDevice(mountedAt: "/mnt/second")
+            try gateway.create(
+                "demo.test forward.server=198.51.100.7 retry.schedule=[1s] mailDirectory=\(folder)")
+            gateway.ready()
+            let primary = ScriptedPrimary(gateway)
+            var isFirst = true
+            primary.act = { moment in
+                guard case .recipient(let line) = moment, line.contains("<later"), isFirst else { return nil }
+                isFirst = false
+                return .reply("450 4.2.0 later")
+            }
+            #expect(queueID(ScriptedClient.send(gateway, to: ["x@demo.test", "later@demo.test"])) != nil)
+            let isMail = { (name: String) in name.hasSuffix(".eml") }
+            let hasCome = gateway.run(seconds: 60) {
+                primary.accepted.count == 2 && disk.names(in: folder)?.contains(where: isMail) == false
+                    && disk.durableFiles(in: folder)?.contains { isMail($0.name) } == true
+            }
+            #expect(hasCome)
+            gateway.kill()
+            try gateway.start()
+            let unlinks = gateway.world.counters.unlinks
+            gateway.run(seconds: 10) { gateway.world.counters.unlinks > unlinks || !gateway.isRecovering }
+            gateway.losePower()
+            try gateway.start()
+            gateway.ready()
+            #expect(gateway.run(seconds: 600) { gateway.isIdle })
+            #expect(primary.accepted.count { $0.paths.contains("x@demo.test") } == 1, "seed \(seed)")
+        }
+    }
 }

@@ -36,7 +36,10 @@ final class Recovery {
         }
     }
 
-    /// What was written before a crash of the process alone may not be on disk yet.
+    /// What was written before a crash of the process alone may not be on disk yet, nor gone from it what was unlinked.
+    ///
+    /// A message whose unlink was not synced would come back with the next power loss; its state file, which by then is seen
+    /// without a message and unlinked, might not: those who had it long ago would get it again.
     private func sync() {
         core.calls.run([.syncFileSystem(store.directory)], on: .bulk, of: store) { [self] outcomes in
             if !outcomes[0].isDone {
