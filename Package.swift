@@ -9,7 +9,8 @@ let strict: [SwiftSetting] = [
 let package = Package(
     name: "postern",
     products: [
-        .executable(name: "postern", targets: ["postern"])
+        .executable(name: "postern", targets: ["postern"]),
+        .executable(name: "postern-bench", targets: ["postern-bench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -17,6 +18,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
@@ -55,9 +57,22 @@ let package = Package(
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
             swiftSettings: strict),
+        // What counts system calls for postern-bench. No logic.
+        .target(name: "CBench", path: "Benchmarks/CBench"),
+        // Load and a measuring primary for any SMTP server. Knows nothing of Gateway.
+        .executableTarget(
+            name: "postern-bench",
+            dependencies: [
+                "CBench", "CReactor", "Reactor", "Protocols",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ],
+            path: "Benchmarks/postern-bench",
+            swiftSettings: strict),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"]),
         .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"]),
         .testTarget(name: "GatewayTests", dependencies: ["Gateway"]),
+        .testTarget(name: "BenchTests", dependencies: ["postern-bench"]),
     ],
     swiftLanguageModes: [.v6]
 )
