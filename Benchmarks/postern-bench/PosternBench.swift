@@ -8,5 +8,7 @@ struct PosternBench: ParsableCommand {
         discussion: """
             Exit status: 0 done; 1 a loss, a wrong byte, or a run that failed, with a sentence on standard error; 64 wrong usage.
             """,
-        subcommands: [AcceptCommand.self, RelayCommand.self])
+        subcommands: [
+            AcceptCommand.self, RelayCommand.self, SinkCommand.self, FloorCommand.self, FloorPeerCommand.self,
+        ])
 }

@@ -8,6 +8,8 @@ struct Tally: Sendable {
 
     var messages = 0
     var bytes = 0
+    /// Due in an open loop, and never begun.
+    var overdue = 0
     var connections = 0
     var fullHandshakes = 0
     var resumedHandshakes = 0
@@ -40,6 +42,7 @@ struct Tally: Sendable {
     mutating func merge(_ other: Tally) {
         messages += other.messages
         bytes += other.bytes
+        overdue += other.overdue
         connections += other.connections
         fullHandshakes += other.fullHandshakes
         resumedHandshakes += other.resumedHandshakes

@@ -58,6 +58,7 @@ enum AcceptRun {
         outcome.failures = result.faults
         let sums = run.ledger.sums(0..<run.ledger.touched)
         outcome.lost = sums.unanswered
+        if result.sent.overdue > 0 { outcome.figures["due and not begun"] = Double(result.sent.overdue) }
         if outcome.lost > 0 { outcome.failures.append("\(outcome.lost) messages were sent and not answered") }
         if outcome.messages == 0 { outcome.failures.append("no message was accepted") }
         return outcome

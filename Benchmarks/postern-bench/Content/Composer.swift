@@ -24,7 +24,9 @@ final class Composer {
         (self.run, self.domains, self.recipients) = (run, domains, recipients)
         self.from = Array(from.utf8)
         let blank = String(repeating: "0", count: 12)
-        let name = String(run, radix: 16)
+        // Always as long: the floor's peer counts bytes.
+        let digits = String(run, radix: 16)
+        let name = String(repeating: "0", count: 16 - digits.count) + digits
         template = Array(
             "Date: \(date)\r\nFrom: <\(from)>\r\nMessage-ID: <\(blank).\(name)@bench.test>\r\nSubject: message \(blank)\r\nTo: <user0@"
                 .utf8)

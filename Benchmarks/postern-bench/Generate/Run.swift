@@ -29,7 +29,7 @@ final class Run {
     let load: Load?
     let ledger: Ledger
     let gate = Gate()
-    private let options: RunOptions
+    let options: RunOptions
     private let senders = Locked<[(Tally, String?)]>([])
     private let sinks = Locked<[SinkResult]>([])
     private var threads: [Thread.Handle] = []
@@ -160,5 +160,30 @@ final class Run {
         result.arrived = sinks.withLock { $0 }.first
         if let stopReason { result.faults.append(stopReason) }
         return result
+    }
+}
+
+extension Run {
+    /// For a sink alone: waits for so many arrivals, so long, or the interrupt, which is its normal end.
+    func waitAsServer(messages: Int?, nanoseconds: UInt64?) {
+        let start = Clock.now
+        var progress = Progress(wanted: !options.json)
+        var movedAt = start
+        var last = 0
+        while !Interrupt.isSeen, !gate.isStopped {
+            usleep(5000)
+            let now = Clock.now
+            let count = gate.arrivedCount
+            if count != last { (last, movedAt) = (count, now) }
+            if let nanoseconds, now - start > nanoseconds { break }
+            if let messages {
+                if count >= messages { break }
+                // They are late when others have come and no more do.
+                if count > 0, now - movedAt > UInt64(options.timeout * 1e9) { break }
+            }
+            progress.show(share: messages.map { Double(count) / Double($0) }, count: count, "arrived", now: now)
+        }
+        progress.end()
+        gate.stop()
     }
 }

@@ -76,11 +76,25 @@ final class Sender {
         tally = Tally()
         turn(until: { self.isFinished })
         tally.cpu = Clock.threadCPU - cpu
+        countOverdue()
         abandon()
         gate.end()
     }
 
     private(set) var startedAt: UInt64 = 0
+
+    /// In an open loop with a duration: what was due and could not be begun has waited so long at least, and left out it would
+    /// make a slow server look quick.
+    private func countOverdue() {
+        guard let rate = load.rate, let duration = load.durationNanoseconds, fault == nil else { return }
+        while next < load.numbersEnd {
+            let due = dueTime(next, rate)
+            guard due < min(startedAt + duration, now) else { return }
+            tally.latencies.record(nanoseconds: now - due)
+            tally.overdue += 1
+            next += load.threads
+        }
+    }
 
     private var isFinished: Bool {
         if let duration = load.durationNanoseconds, now >= startedAt + duration { end = min(end, next) }
@@ -213,6 +227,8 @@ final class Sender {
     }
 
     func drop(_ connection: SenderConnection) {
+        // Without a close_notify OpenSSL would not let the session be resumed.
+        connection.tls?.close()
         if connection.socket >= 0 { close(connection.socket) }
         connection.socket = -1
         connection.tls = nil
@@ -230,7 +246,6 @@ final class Sender {
             if connection.number >= 0 { ledger[connection.number].state = Ledger.State.unknown.rawValue }
             if connection.phase == .ready {
                 _ = send(connection.socket, "QUIT\r\n", connection.tls == nil ? 6 : 0, Int32(MSG_NOSIGNAL))
-                connection.tls?.close()
             }
             drop(connection)
         }
