@@ -72,7 +72,7 @@ let package = Package(
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"]),
         .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"]),
         .testTarget(name: "GatewayTests", dependencies: ["Gateway"]),
-        .testTarget(name: "BenchTests", dependencies: ["postern-bench"]),
+        .testTarget(name: "BenchTests", dependencies: ["CReactor", "postern-bench"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -9,6 +9,7 @@ struct PosternBench: ParsableCommand {
             Exit status: 0 done; 1 a loss, a wrong byte, or a run that failed, with a sentence on standard error; 64 wrong usage.
             """,
         subcommands: [
-            AcceptCommand.self, RelayCommand.self, SinkCommand.self, FloorCommand.self, FloorPeerCommand.self,
+            AcceptCommand.self, RelayCommand.self, DrainCommand.self, IdleCommand.self, GatewaysCommand.self,
+            SinkCommand.self, FloorCommand.self, FloorPeerCommand.self,
         ])
 }

@@ -9,6 +9,7 @@ final class Gate: Sendable {
     private let sent = Atomic<Int>(0)
     private let arrived = Atomic<Int>(0)
     private let ended = Atomic<Int>(0)
+    private let dropped = Atomic<Int>(0)
 
     var start: UInt64 { startedAt.load(ordering: .acquiring) }
     func open(at now: UInt64) { startedAt.store(now, ordering: .releasing) }
@@ -28,6 +29,10 @@ final class Gate: Sendable {
     /// Messages that have arrived, warm-up included.
     var arrivedCount: Int { arrived.load(ordering: .relaxed) }
     func arrive() { arrived.add(1, ordering: .relaxed) }
+
+    /// Sessions without a message under way that the server has ended.
+    var droppedCount: Int { dropped.load(ordering: .relaxed) }
+    func drop() { dropped.add(1, ordering: .relaxed) }
 
     /// Generator threads that have ended.
     var endedCount: Int { ended.load(ordering: .acquiring) }

@@ -39,6 +39,13 @@ struct Tally: Sendable {
         timeline[bucket] += 1
     }
 
+    /// Connections that were made during the warm-up are in use afterwards.
+    mutating func keepConnections(of warmUp: Tally) {
+        connections = warmUp.connections
+        fullHandshakes = warmUp.fullHandshakes
+        resumedHandshakes = warmUp.resumedHandshakes
+    }
+
     mutating func merge(_ other: Tally) {
         messages += other.messages
         bytes += other.bytes

@@ -28,7 +28,8 @@ struct FloorCommand: ParsableCommand {
 
     func validate() throws {
         guard (16...65_536).contains(fileSize) else { throw ValidationError("`--file-size` is 16 to 65536 MiB") }
-        guard case .fixed(let bytes) = Sizes(options.size) ?? .mix, bytes <= 8 << 20 else {
+        guard case .fixed(let bytes) = options.size.map({ Sizes($0) ?? .mix }) ?? .fixed(10_240), bytes <= 8 << 20
+        else {
             throw ValidationError("the floor needs one `--size` of at most 8m: its peer counts bytes")
         }
         guard options.tls == nil else {

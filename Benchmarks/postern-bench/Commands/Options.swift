@@ -95,8 +95,9 @@ struct LoadOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Bytes of each body (k and m are understood), or `mix`: sizes as in real mail.", valueName: "bytes"))
-    var size = "10240"
+            "Bytes of each body (k and m are understood), or `mix`: sizes as in real mail. Standard: 10k; `gateways`: mix.",
+            valueName: "bytes"))
+    var size: String?
 
     @Option(
         help: ArgumentHelp(
@@ -157,7 +158,7 @@ struct LoadOptions: ParsableArguments {
         }
         if let duration { try need(Self.nanoseconds(duration) != nil, "`--duration` is a time such as 60s or 5m") }
         if let rate { try need(rate > 0 && rate <= 10_000_000, "`--rate` is a number of messages per second") }
-        try need(Sizes(size) != nil, "`--size` is a number of bytes, or `mix`")
+        try need(size == nil || Sizes(size ?? "") != nil, "`--size` is a number of bytes, or `mix`")
         try need(
             Domains(domains) != nil,
             "`--domains` is a name, or a pattern and a number up to \(Domains.countMax): d%d.test:300")
@@ -182,13 +183,13 @@ struct LoadOptions: ParsableArguments {
     }
 
     /// - Parameter messages: when neither `--messages` nor `--duration` is given.
-    func load(_ target: Endpoint, messages standard: Int = 10_000) -> Load {
+    func load(_ target: Endpoint, messages standard: Int = 10_000, sizes: Sizes = .fixed(10_240)) -> Load {
         var load = Load(target: target, domains: Domains(domains)!)
         load.connections = connections
         load.messages = duration == nil ? messages ?? standard : nil
         load.durationNanoseconds = duration.flatMap(Self.nanoseconds)
         load.warmUp = warmup
-        load.sizes = Sizes(size)!
+        load.sizes = size.flatMap(Sizes.init) ?? sizes
         load.recipients = rcpts
         load.rate = rate
         load.pipelining = pipelining
@@ -206,7 +207,7 @@ struct LoadOptions: ParsableArguments {
     /// For the report.
     func parameters(_ load: Load) -> [String: String] {
         var values = [
-            "connections": "\(connections)", "size": size, "domains": domains, "rcpts": "\(rcpts)",
+            "connections": "\(connections)", "size": load.sizes.text, "domains": domains, "rcpts": "\(rcpts)",
             "pipelining": pipelining ? "yes" : "no", "content": bdat ? "BDAT" : "DATA", "tls": tls ?? "no",
             "session": onePerSession ? "one message each" : "kept open", "threads": "\(threads)",
             "rate": rate.map { "\(Screen.decimal($0, 0))/s" } ?? "flat out",

@@ -93,6 +93,7 @@ extension Outcome {
         }
         if sums.unexpected > 0 { failures.append("\(sums.unexpected) messages arrived although they had been refused") }
         if let arrived = result.arrived {
+            if arrived.others > 0 { figures["messages of earlier runs, not counted"] = Double(arrived.others) }
             if arrived.refused > 0 { figures["refused by the primary, as asked"] = Double(arrived.refused) }
             if arrived.deferred > 0 { figures["deferred by the primary, as asked"] = Double(arrived.deferred) }
         }

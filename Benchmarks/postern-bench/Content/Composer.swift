@@ -42,8 +42,11 @@ final class Composer {
         var length = template.count
         length += domains.write(number, to: rest + length)
         length += Self.put(">\r\n\r\n", to: rest + length)
-        let checksum = bodies.checksum(header: cr_crc32c(0, rest, length), number: number, size: bodyBytes)
-        ContentHeader(run: run, number: number, size: bodyBytes, checksum: checksum).write(to: target)
+        var field = ContentHeader(run: run, number: number, size: bodyBytes, checksum: 0)
+        field.write(to: target)
+        let covered = cr_crc32c(cr_crc32c(0, target, ContentHeader.coveredBytes), rest, length)
+        field.checksum = bodies.checksum(header: covered, number: number, size: bodyBytes)
+        field.write(to: target)
         return ContentHeader.fieldBytes + length
     }
 

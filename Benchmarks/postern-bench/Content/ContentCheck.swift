@@ -58,8 +58,11 @@ struct ContentCheck {
         lineBytes = 0
         switch phase {
         case .searching:
-            guard length == ContentHeader.fieldBytes else { return }
-            found = line.span.withUnsafeBytes { ContentHeader(UnsafeRawBufferPointer(rebasing: $0[..<(length - 2)])) }
+            guard length == ContentHeader.fieldBytes, line[length - 2] == UInt8(ascii: "\r") else { return }
+            line.span.withUnsafeBytes { bytes in
+                found = ContentHeader(UnsafeRawBufferPointer(rebasing: bytes[..<(length - 2)]))
+                headerChecksum = cr_crc32c(0, bytes.baseAddress, ContentHeader.coveredBytes)
+            }
             if found != nil { phase = .header }
         case .header: if length == 2 { phase = .body }
         case .body: break

@@ -7,11 +7,13 @@ import CReactor
 /// run = 16HEXDIG   number = 12DIGIT   size = 9DIGIT   checksum = 8HEXDIG
 /// ```
 ///
-/// `size` is the body's, in bytes. The checksum (CRC32C) covers all that follows the field to the end of the message: what servers
-/// put on top of a message does not count, what they change below does.
+/// `size` is the body's, in bytes. The checksum (CRC32C) covers the field before it and all that follows the field, to the
+/// end of the message: what servers put on top of a message does not count, what they change below does.
 struct ContentHeader: Equatable {
     /// The length of the field with its CRLF.
     static let fieldBytes = 17 + 16 + 1 + 12 + 1 + 9 + 1 + 8 + 2
+    /// Of these, what the checksum covers.
+    static let coveredBytes = fieldBytes - 10
     static let name = "X-Postern-Bench: "
 
     var run: UInt64

@@ -23,6 +23,14 @@ enum Sizes: Equatable {
         self = .fixed(number * unit)
     }
 
+    /// As it is written.
+    var text: String {
+        switch self {
+        case .fixed(let bytes): "\(bytes)"
+        case .mix: "mix"
+        }
+    }
+
     /// The body's bytes of message `number`: the same for every run.
     func bytes(_ number: Int) -> Int {
         switch self {

@@ -18,12 +18,15 @@ final class Run {
         var wrong: Int
         var wrongNumbers: [Int]
         var foreign: Int
+        var others: Int
         var refused: Int
         var deferred: Int
         var duplicates: Int
         var sessions: Int
         var cpu: UInt64
         var runs: [UInt64: NumberSet]
+        var steady: Latencies
+        var unsteadyLastAt: UInt64
     }
 
     let load: Load?
@@ -46,7 +49,8 @@ final class Run {
 
     /// Starts a sink on a thread of its own; it ends with the gate.
     func startSink(_ endpoints: [Endpoint], _ plan: SinkPlan, outage: Outage = Outage()) throws(BenchFault) {
-        let (gate, ledger, sinks) = (gate, ledger, sinks)
+        let (gate, sinks) = (gate, sinks)
+        let ledger = load == nil ? nil : self.ledger
         let opened = Locked<BenchFault?>(nil)
         let isOpen = Locked(false)
         sinkThread = Thread.start("sink") {
@@ -59,9 +63,11 @@ final class Run {
                     $0.append(
                         SinkResult(
                             tally: arrivals.tally, wrong: arrivals.wrong, wrongNumbers: arrivals.wrongNumbers,
-                            foreign: arrivals.foreign, refused: arrivals.refused, deferred: arrivals.deferred,
+                            foreign: arrivals.foreign, others: arrivals.others, refused: arrivals.refused,
+                            deferred: arrivals.deferred,
                             duplicates: arrivals.duplicates, sessions: sink.sessions, cpu: sink.threadCPU,
-                            runs: arrivals.runs))
+                            runs: arrivals.runs,
+                            steady: arrivals.steady, unsteadyLastAt: arrivals.unsteadyLastAt))
                 }
             } catch {
                 opened.withLock { $0 = error }

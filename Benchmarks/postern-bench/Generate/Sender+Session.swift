@@ -8,6 +8,7 @@ extension Sender {
         let source = load.source?.endpoint(sourceTurn)
         sourceTurn += load.threads
         let socket = Sockets.connect(to: load.target, from: source)
+        isOpening(connection, true)
         guard socket >= 0 else { return lost(connection, "connect: \(String(cString: strerror(-socket)))") }
         connection.socket = socket
         connection.phase = .connecting
@@ -120,6 +121,7 @@ extension Sender {
             if load.pipelining, !connection.offersPipelining { return missing("PIPELINING", "--pipelining") }
             if load.chunking, !connection.offersChunking { return missing("CHUNKING", "--bdat") }
             connection.phase = .ready
+            isOpening(connection, false)
             if connection.hasPending {
                 connection.hasPending = false
                 begin(connection)

@@ -24,11 +24,15 @@ final class Sender {
     var idle: [Int] = []
     /// Slots to connect again, with the time for it.
     var later: [(slot: Int, at: UInt64)] = []
+    private var laterFirst = 0
     var tally = Tally()
     var now: UInt64 = 0
     var sourceTurn: Int
     /// Connections that broke off or did not come about, since the last answer.
     var failuresInARow = 0
+    /// Connections that are being made: a server's backlog is no place for all of them.
+    var opening = 0
+    static let openingMax = 200
     /// Why the run can't go on.
     var fault: String?
 
@@ -65,7 +69,8 @@ final class Sender {
         if load.onePerSession {
             idle = connections.indices.reversed()
         } else {
-            for connection in connections { connect(connection) }
+            later = connections.map { ($0.slot, now) }
+            reconnect()
         }
         turn(until: { self.next >= self.end && self.underWay == 0 && self.isConnected })
         gate.isWarm()
@@ -73,7 +78,9 @@ final class Sender {
         end = load.numbersEnd
         startedAt = gate.start
         let cpu = Clock.threadCPU
+        let before = tally
         tally = Tally()
+        tally.keepConnections(of: before)
         turn(until: { self.isFinished })
         tally.cpu = Clock.threadCPU - cpu
         countOverdue()
@@ -163,9 +170,14 @@ final class Sender {
     }
 
     private func reconnect() {
-        while let first = later.first, first.at <= now {
-            later.removeFirst()
-            if connections[first.slot].phase == .closed { connect(connections[first.slot]) }
+        while laterFirst < later.count, later[laterFirst].at <= now, opening < Self.openingMax {
+            let slot = later[laterFirst].slot
+            laterFirst += 1
+            if connections[slot].phase == .closed { connect(connections[slot]) }
+        }
+        if laterFirst == later.count {
+            later.removeAll(keepingCapacity: true)
+            laterFirst = 0
         }
     }
 
@@ -201,7 +213,9 @@ final class Sender {
     func lost(_ connection: SenderConnection, _ why: String) {
         let wasQuitting = connection.phase == .quitting
         let wasReady = connection.phase == .ready
+        isOpening(connection, false)
         drop(connection)
+        if wasReady { gate.drop() }
         if connection.number >= 0 {
             let isSent = !connection.hasPending
             ledger[connection.number].state = (isSent ? Ledger.State.unknown : .refused).rawValue
@@ -224,6 +238,12 @@ final class Sender {
         } else {
             later.append((connection.slot, now + (wasReady ? 0 : 100_000_000)))
         }
+    }
+
+    func isOpening(_ connection: SenderConnection, _ isOpening: Bool) {
+        guard connection.isOpening != isOpening else { return }
+        connection.isOpening = isOpening
+        opening += isOpening ? 1 : -1
     }
 
     func drop(_ connection: SenderConnection) {

@@ -42,6 +42,8 @@ final class SenderConnection {
     var needsReset = false
     /// A message that waits for this connection to be made.
     var hasPending = false
+    /// From the connect to the reply to EHLO.
+    var isOpening = false
 
     // What the server's EHLO said.
     var offersPipelining = false

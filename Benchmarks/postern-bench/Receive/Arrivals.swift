@@ -7,8 +7,14 @@ final class Arrivals {
 
     let ledger: Ledger?
     private(set) var tally = Tally()
+    /// Of messages whose listener stays open.
+    private(set) var steady = Latencies()
+    /// When the last one came by a listener that was closed for a while.
+    private(set) var unsteadyLastAt: UInt64 = 0
     private(set) var wrong = 0
     private(set) var foreign = 0
+    /// Messages of other runs, beside a run of our own.
+    private(set) var others = 0
     private(set) var refused = 0
     private(set) var deferred = 0
     private(set) var duplicates = 0
@@ -20,13 +26,15 @@ final class Arrivals {
 
     init(ledger: Ledger?) { self.ledger = ledger }
 
-    enum Answer { case taken, deferred, refused, dropped }
+    /// `repeated` is taken, and counts as no further message.
+    enum Answer { case taken, repeated, deferred, refused, dropped }
 
     /// A message has come to its end; says what the sink shall answer.
     ///
     /// - Parameter start: when measuring began; 0: nothing is counted yet.
-    func judge(_ check: ContentCheck, recipients: Int, bytes: Int, plan: SinkPlan, now: UInt64, start: UInt64) -> Answer
-    {
+    func judge(
+        _ check: ContentCheck, recipients: Int, bytes: Int, listener: Int, plan: SinkPlan, now: UInt64, start: UInt64
+    ) -> Answer {
         let header: ContentHeader
         switch check.finish(bodies) {
         case .foreign:
@@ -54,13 +62,24 @@ final class Arrivals {
             ledger[header.number].arrived &+= UInt16(clamping: recipients)
             if start > 0, sentAt >= start {
                 tally.latencies.record(nanoseconds: now - min(sentAt, now))
+                if plan.unsteady.contains(listener) {
+                    unsteadyLastAt = now
+                } else if !plan.unsteady.isEmpty {
+                    steady.record(nanoseconds: now - min(sentAt, now))
+                }
                 count(bytes, now, start)
             }
         } else if runs[header.run] != nil || runs.count < Self.runsMax {
-            if runs[header.run, default: NumberSet()].insert(header.number) {
+            let isNew = runs[header.run, default: NumberSet()].insert(header.number)
+            if ledger != nil {
+                // Left over from an earlier run in the server's queue: none of this one's figures.
+                others += 1
+                return .repeated
+            } else if isNew {
                 count(bytes, now, start)
             } else {
                 duplicates += 1
+                return .repeated
             }
         } else {
             foreign += 1

@@ -338,11 +338,10 @@ final class Sink {
     /// The message is complete: judged, counted, answered.
     private func finish(_ connection: SinkConnection) {
         let answer = arrivals.judge(
-            connection.check, recipients: connection.recipients, bytes: connection.contentBytes, plan: plan, now: now,
-            start: gate.start)
+            connection.check, recipients: connection.recipients, bytes: connection.contentBytes,
+            listener: connection.listener, plan: plan, now: now, start: gate.start)
         switch answer {
-        case .taken: connection.say("250 2.0.0 taken\r\n")
-        case .dropped: connection.say("250 2.0.0 taken\r\n")
+        case .taken, .repeated, .dropped: connection.say("250 2.0.0 taken\r\n")
         case .deferred: connection.say("451 4.3.0 later\r\n")
         case .refused: connection.say("554 5.7.1 not this one\r\n")
         }

@@ -8,6 +8,8 @@ struct SinkPlan: Sendable {
     var delayNanoseconds: UInt64 = 0
     var offersTLS = false
     var hostname = "sink.test"
+    /// Listeners that are closed for a while: their latencies are counted apart.
+    var unsteady: Set<Int> = []
     /// For tests of the verification itself: one message in so many is dropped after its 250; 0: none.
     var dropEvery = 0
 }

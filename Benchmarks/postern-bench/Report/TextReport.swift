@@ -1,6 +1,14 @@
 /// The report for a terminal.
 enum TextReport {
     static func text(_ outcome: Outcome) -> String {
+        let lines = lines(outcome)
+        let width = (lines.map(\.0.count).max() ?? 0) + 2
+        return lines.map { $0.0 + String(repeating: " ", count: width - $0.0.count) + $0.1 }.joined(separator: "\n")
+            + "\n"
+    }
+
+    /// Names and what is said of them.
+    static func lines(_ outcome: Outcome) -> [(String, String)] {
         var lines: [(String, String)] = []
         lines.append((outcome.mode, outcome.target))
         lines.append(
@@ -70,8 +78,6 @@ enum TextReport {
                 "lost \(outcome.lost), wrong \(outcome.wrong), duplicates \(outcome.duplicates), foreign \(outcome.foreign)"
             ))
         for failure in outcome.failures { lines.append(("FAILED", failure)) }
-        let width = (lines.map(\.0.count).max() ?? 0) + 2
-        return lines.map { $0.0 + String(repeating: " ", count: width - $0.0.count) + $0.1 }.joined(separator: "\n")
-            + "\n"
+        return lines
     }
 }
