@@ -8,7 +8,7 @@ USERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 MANUAL = $(DESTDIR)$(PREFIX)/share/doc/postern
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long sanitize hostile soak bench install uninstall clean
+.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long sanitize hostile soak bench bench-quick install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## list the targets
 setup: ## install the Debian packages that building and testing need
 	@dev/setup
 
-build: ## build .build/release/postern
+build: ## build .build/release/postern and postern-bench
 	@dev/build
 
 run: ## run a gateway for demo.test with its data in ./var, and a primary that prints what arrives
@@ -67,16 +67,19 @@ soak: ## MESSAGES=n (a million) through the server: memory, descriptors and file
 tls: ## testssl.sh on the SMTP port, and what `forward.tls=verify` must refuse
 	@dev/build && python3 Tests/Conformance/tls.py
 
-bench: ## messages per second and CPU beside Postfix, Exim and OpenSMTPD (needs root)
-	@dev/build && python3 Benchmarks/peers/compare.py
+bench: ## RUNS=n (5) beside Postfix, Exim and OpenSMTPD into Benchmarks/RESULTS.md; about half an hour, needs root
+	@dev/build && python3 Benchmarks/peers/compare.py --runs $(or $(RUNS),5) --write Benchmarks/RESULTS.md
+
+bench-quick: ## the ratios that matter, in less than 3 minutes (needs root)
+	@dev/build && python3 Benchmarks/peers/compare.py --quick
 
 # Building is not part of installing: `make build` as yourself, then `sudo make install`. With DESTDIR nothing outside it
 # is touched, which is what packages want; user and folders are then made by sysusers.d and the unit.
 install: ## install program, systemd unit, user, folders and a sample configuration (DESTDIR, PREFIX)
-	@test -x $(BINARY) || { echo "$(BINARY) is not built: run 'make build' first" >&2; exit 1; }
+	@test -x $(BINARY) -a -x $(BINARY)-bench || { echo "$(BINARY) is not built: run 'make build' first" >&2; exit 1; }
 	@test -n "$(DESTDIR)" || test "$$(id -u)" = 0 || { echo "installing needs root: 'sudo make install', or DESTDIR" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(UNITS) $(USERS) $(MANUAL)/docs/decisions
-	install -m 0755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/postern
+	install -m 0755 $(BINARY) $(BINARY)-bench $(DESTDIR)$(PREFIX)/bin
 	sed 's|/usr/local/|$(PREFIX)/|' systemd/postern.service > $(UNITS)/postern.service
 	chmod 0644 $(UNITS)/postern.service
 	install -m 0644 systemd/postern.sysusers $(USERS)/postern.conf
@@ -87,7 +90,7 @@ install: ## install program, systemd unit, user, folders and a sample configurat
 
 uninstall: ## remove program and unit; configuration, mail and user stay
 	@dev/uninstall-host '$(DESTDIR)'
-	rm -f $(DESTDIR)$(PREFIX)/bin/postern $(UNITS)/postern.service $(USERS)/postern.conf
+	rm -f $(DESTDIR)$(PREFIX)/bin/postern $(DESTDIR)$(PREFIX)/bin/postern-bench $(UNITS)/postern.service $(USERS)/postern.conf
 	rm -rf $(MANUAL)
 	@echo "left in place: /etc/postern, /var/lib/postern and the user postern"
 
