@@ -51,7 +51,9 @@ enum AcceptRun {
         outcome.errors = result.sent.errors
         outcome.errorTexts = result.sent.words
         outcome.take(server)
-        outcome.generatorCpuUsPerMessage = Double(result.sent.cpu) / 1000 / Double(max(result.sent.messages, 1))
+        if outcome.messages > 0 {
+            outcome.generatorCpuUsPerMessage = Double(result.sent.cpu) / 1000 / Double(outcome.messages)
+        }
         outcome.connections = result.sent.connections
         outcome.fullHandshakes = result.sent.fullHandshakes
         outcome.resumedHandshakes = result.sent.resumedHandshakes

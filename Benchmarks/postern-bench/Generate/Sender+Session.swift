@@ -25,6 +25,7 @@ extension Sender {
             guard fault == 0 else { return lost(connection, "connect: \(String(cString: strerror(fault)))") }
             poller.change(connection.socket, eventNumber(connection), writing: false)
             tally.connections += 1
+            connection.connectedAt = now
             connection.phase = .greeting
             if load.security == .implicit { startTLS(connection, thenGreeting: true) }
             return

@@ -30,9 +30,14 @@ final class Sender {
     var sourceTurn: Int
     /// Connections that broke off or did not come about, since the last answer.
     var failuresInARow = 0
-    /// Connections that are being made: a server's backlog is no place for all of them.
+    /// Connections that are being made, of those that stay open.
     var opening = 0
-    static let openingMax = 200
+    /// Some servers listen with a backlog of 5. Where it overflows under SYN cookies, the client believes in a connection that
+    /// the server has never seen.
+    static let openingMax = 4
+    /// How long a greeting is waited for, for the same reason.
+    static let greetingNanoseconds: UInt64 = 5_000_000_000
+    private var lookedAt: UInt64 = 0
     /// Why the run can't go on.
     var fault: String?
 
@@ -126,6 +131,16 @@ final class Sender {
             now = Clock.now
             reconnect()
             dispatch()
+            giveUpSilentOnes()
+        }
+    }
+
+    private func giveUpSilentOnes() {
+        guard now > lookedAt + 100_000_000 else { return }
+        lookedAt = now
+        for connection in connections
+        where connection.phase == .greeting && now > connection.connectedAt + Self.greetingNanoseconds {
+            lost(connection, "no greeting within \(Self.greetingNanoseconds / 1_000_000_000) s")
         }
     }
 

@@ -44,6 +44,8 @@ final class SenderConnection {
     var hasPending = false
     /// From the connect to the reply to EHLO.
     var isOpening = false
+    /// When the connect succeeded, in monotonic nanoseconds.
+    var connectedAt: UInt64 = 0
 
     // What the server's EHLO said.
     var offersPipelining = false
