@@ -49,6 +49,7 @@ class Results:
         self.arguments = arguments
         self.figures: dict[str, dict[str, list[dict[str, Any]]]] = {}
         self.commands: dict[str, str] = {}
+        self.failures: list[str] = []
         self.machine = machine()
 
     def add(self, part: str, name: str, figures: dict[str, Any]) -> None:
@@ -84,11 +85,11 @@ class Results:
         return found
 
     def well(self) -> bool:
-        return all(ratio >= asked for _, ratio, asked in self.ratios())
+        return not self.failures and all(ratio >= asked for _, ratio, asked in self.ratios())
 
     def document(self, skipped: dict[str, str]) -> dict[str, Any]:
         return {"commit": commit(), "machine": dict(self.machine), "sessions": self.arguments.sessions,
-                "size": self.arguments.size, "figures": self.figures, "skipped": skipped,
+                "size": self.arguments.size, "figures": self.figures, "skipped": skipped, "failures": self.failures,
                 "ratios": [{"what": what, "ratio": ratio, "asked": asked} for what, ratio, asked in self.ratios()]}
 
     def spread(self, part: str, name: str, key: str, scale: float = 1, digits: int = 0) -> str:
@@ -114,6 +115,7 @@ class Results:
         lines.append("")
         for what, ratio, asked in self.ratios():
             lines.append(f"{'ok    ' if ratio >= asked else 'FAILED'} {ratio:6.2f} times (asked: {asked:g}): {what}")
+        lines += [f"FAILED {failure}" for failure in self.failures]
         return "\n".join(lines)
 
     def markdown(self, description: str, source: str, skipped: dict[str, str]) -> str:
@@ -133,6 +135,7 @@ class Results:
         if ratios:
             lines += ["## Ratios", "", "| what | times | asked |", "| --- | --- | --- |",
                       *(f"| {what} | {ratio:.2f} | {asked:g} |" for what, ratio, asked in ratios), ""]
+        lines += [f"**Failed**: {failure}\n" for failure in self.failures]
         for name, reason in skipped.items():
             lines += [f"Left out: {name}: {reason}", ""]
         lines += ["## Commands", "", "```", f"python3 {shlex.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])}",

@@ -10,6 +10,7 @@ final class Gate: Sendable {
     private let arrived = Atomic<Int>(0)
     private let ended = Atomic<Int>(0)
     private let dropped = Atomic<Int>(0)
+    private let greeted = Atomic<Int>(0)
 
     var start: UInt64 { startedAt.load(ordering: .acquiring) }
     func open(at now: UInt64) { startedAt.store(now, ordering: .releasing) }
@@ -29,6 +30,10 @@ final class Gate: Sendable {
     /// Messages that have arrived, warm-up included.
     var arrivedCount: Int { arrived.load(ordering: .relaxed) }
     func arrive() { arrived.add(1, ordering: .relaxed) }
+
+    /// Sessions that a server has begun.
+    var greetedCount: Int { greeted.load(ordering: .relaxed) }
+    func greet() { greeted.add(1, ordering: .relaxed) }
 
     /// Sessions without a message under way that the server has ended.
     var droppedCount: Int { dropped.load(ordering: .relaxed) }

@@ -113,12 +113,12 @@ final class Run {
 
     /// Waits, showing progress. Stops all when nothing moves for the time limit, or on Ctrl-C.
     func wait(until isDone: () -> Bool) {
-        var last = (gate.sentCount, gate.arrivedCount)
+        var last = (gate.sentCount, gate.arrivedCount, gate.greetedCount)
         var movedAt = Clock.now
         while !isDone(), !gate.isStopped {
             usleep(2000)
             let now = Clock.now
-            let counts = (gate.sentCount, gate.arrivedCount)
+            let counts = (gate.sentCount, gate.arrivedCount, gate.greetedCount)
             if counts != last { (last, movedAt) = (counts, now) }
             if now - movedAt > UInt64(options.timeout * 1e9) {
                 stopReason = "nothing has moved for \(Screen.decimal(options.timeout, 0)) s (`--timeout`)"

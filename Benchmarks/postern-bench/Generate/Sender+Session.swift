@@ -27,7 +27,7 @@ extension Sender {
             tally.connections += 1
             connection.connectedAt = now
             connection.phase = .greeting
-            if load.security == .implicit { startTLS(connection, thenGreeting: true) }
+            if load.security == .implicit { startTLS(connection) }
             return
         }
         if connection.phase == .handshake { return shakeHands(connection) }
@@ -122,6 +122,7 @@ extension Sender {
             if load.pipelining, !connection.offersPipelining { return missing("PIPELINING", "--pipelining") }
             if load.chunking, !connection.offersChunking { return missing("CHUNKING", "--bdat") }
             connection.phase = .ready
+            gate.greet()
             isOpening(connection, false)
             if connection.hasPending {
                 connection.hasPending = false
@@ -131,7 +132,7 @@ extension Sender {
             }
         case .startTLS:
             guard code == 220 else { return turnedAway(connection, code, text()) }
-            startTLS(connection, thenGreeting: false)
+            startTLS(connection)
         case .envelope, .content: transactionReplied(connection, code, text: text)
         case .quitting: lost(connection, "")
         case .ready: turnedAway(connection, code, text())
@@ -166,7 +167,7 @@ extension Sender {
 
     // TLS
 
-    private func startTLS(_ connection: SenderConnection, thenGreeting: Bool) {
+    private func startTLS(_ connection: SenderConnection) {
         connection.unread.removeAll(keepingCapacity: true)
         guard let stream = tlsMaker?.stream(on: connection.socket, resume: load.resume ? connection.session : nil)
         else {

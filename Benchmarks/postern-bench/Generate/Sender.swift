@@ -85,6 +85,8 @@ final class Sender {
         let cpu = Clock.threadCPU
         let before = tally
         tally = Tally()
+        // A run that ended in its warm-up says why.
+        if gate.isStopped || fault != nil { tally.errors = before.errors }
         tally.keepConnections(of: before)
         turn(until: { self.isFinished })
         tally.cpu = Clock.threadCPU - cpu
@@ -117,7 +119,7 @@ final class Sender {
     private var isConnected: Bool { load.onePerSession || idle.count == connections.count }
 
     private func turn(until isDone: () -> Bool) {
-        dispatch()
+        if !gate.isStopped, fault == nil { dispatch() }
         while !isDone(), !gate.isStopped, fault == nil {
             poller.wait(nanoseconds: patience()) { number, canRead, canWrite in
                 now = Clock.now
