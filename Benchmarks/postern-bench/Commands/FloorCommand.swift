@@ -73,8 +73,12 @@ struct FloorCommand: ParsableCommand {
         outcome.figures["probe: CPU of that per message, µs"] = probe.diskMicroseconds
         outcome.figures["probe: CPU per message of the parts together, µs"] = least
         if let cpu = outcome.serverCpuUsPerMessage {
-            outcome.figures["floor: share of the parts, %"] = least / cpu * 100
+            outcome.figures["floor: CPU, the parts' share of it, %"] = least / cpu * 100
         }
+        outcome.figures["floor: messages per second, share of what the disk gives, %"] =
+            outcome.perSecond / probe.messagesPerSecond * 100
+        outcome.figures["floor: round trips per second, share of what sockets give, %"] =
+            outcome.perSecond * Double(script.message.count) / probe.roundTripsPerSecond * 100
         return outcome
     }
 }
