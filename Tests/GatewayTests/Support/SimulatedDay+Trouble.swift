@@ -53,6 +53,15 @@ extension SimulatedDay {
         try comeBack()
     }
 
+    /// A power loss just behind a file's last byte, however long it takes until one is written: over a slow network that is cut
+    /// often, few messages arrive between two ends.
+    func tear() throws {
+        let placed = world.counters.filesPlaced
+        gateway.run(seconds: 300) { world.counters.filesPlaced > placed }
+        endProcess(.powerLoss)
+        try comeBack()
+    }
+
     private func aim() {
         if world.draw(2) == 0 {
             // Between a primary's 250 and the sync of the settle.

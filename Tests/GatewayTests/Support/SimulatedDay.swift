@@ -275,7 +275,7 @@ final class SimulatedDay {
         while !isRoughEnough, ledger.count < Self.messagesMax {
             for _ in 0...world.draw(4) { newSession() }
             gateway.pass(seconds: Double(world.draw(3_000)) / 1_000)
-            if ledger.count >= Self.messagesMin { try end(.powerLoss, aimed: true) } else { try happen() }
+            if ledger.count >= Self.messagesMin { try tear() } else { try happen() }
             lookAtQuotas()
         }
         if !isRoughEnough { fail("calm-day", "\(world.counters)") }
