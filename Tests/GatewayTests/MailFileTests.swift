@@ -19,12 +19,15 @@ struct MailFileTests {
             client: Envelope.Client(address: "192.0.2.1")),
     ]
 
+    private static let id = QueueID(milliseconds: 1_767_225_600_000, start: 7, reactor: 1, counter: 42)
+
     private func file(_ envelope: Envelope, content: [UInt8]) -> [UInt8] {
         let head = MailFile.head(gatewayID: 17, domain: "demo.test", envelope: envelope)
         let message = MessageContent()
         message.append(content)
         let line = MailFile.firstLine(
-            head: head, contentBytes: content.count, linesBeginningWithDot: 3, contentCRC: message.crc)
+            Self.id.description, head: head, contentBytes: content.count, linesBeginningWithDot: 3,
+            contentCRC: message.crc)
         #expect(line.count == MailFile.firstLineBytes)
         return line + head + content
     }
@@ -33,7 +36,7 @@ struct MailFileTests {
         let envelope = Self.envelopes[at]
         let content = Array("Received: x\r\n\r\nbody\r\n".utf8)
         let bytes = file(envelope, content: content)
-        let head = try MailFile.readHead(bytes[...])
+        let head = try MailFile.readHead(bytes[...], of: Self.id)
         #expect(head.envelope == envelope && head.gatewayID == 17 && head.domain == "demo.test")
         #expect(head.sizes.contentBytes == content.count && head.sizes.linesBeginningWithDot == 3)
         #expect(Array(bytes[head.sizes.contentOffset...]) == content)
@@ -45,7 +48,7 @@ struct MailFileTests {
     @Test(arguments: [0, 1]) func everyTruncationIsDamage(_ at: Int) throws {
         let bytes = file(Self.envelopes[at], content: [])
         for count in 0..<bytes.count {
-            #expect(throws: MailFile.Damage.self) { try MailFile.readHead(bytes[..<count]) }
+            #expect(throws: MailFile.Damage.self) { try MailFile.readHead(bytes[..<count], of: Self.id) }
         }
     }
 
@@ -56,10 +59,16 @@ struct MailFileTests {
                 var changed = bytes
                 changed[offset] ^= 1 << bit
                 #expect(throws: MailFile.Damage.self, "byte \(offset), bit \(bit)") {
-                    try MailFile.readHead(changed[...])
+                    try MailFile.readHead(changed[...], of: Self.id)
                 }
             }
         }
+    }
+
+    @Test func anotherMessagesFileIsDamage() {
+        let other = QueueID(milliseconds: 1_767_225_600_000, start: 7, reactor: 1, counter: 43)
+        let bytes = file(Self.envelopes[0], content: [])
+        #expect(throws: MailFile.Damage.otherMessage(Self.id)) { try MailFile.readHead(bytes[...], of: other) }
     }
 
     @Test func namesAreTotal() {

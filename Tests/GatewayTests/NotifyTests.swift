@@ -48,6 +48,24 @@ struct NotifyTests {
         #expect(world.gateway.files("@system").isEmpty)
     }
 
+    /// The defence: `ForwardSession.hop`. So too when the sender's mail directory was not there at the time of the notice.
+    @Test("a notice waiting for a domain of nobody goes when that becomes a gateway here") func noticeOfLaterGateway()
+        throws
+    {
+        let world = try World()
+        #expect(world.send(["<bad@demo.test>"], from: "a@late.test") != nil)
+        #expect(world.gateway.run(seconds: 60) { world.gateway.bounced == 1 })
+        world.gateway.pass(seconds: 30)
+        #expect(world.gateway.queue.map(\.domain) == ["@system"])
+        try world.gateway.create("late.test forward.server=198.51.100.9 hold=true")
+        world.gateway.flush()
+        world.gateway.pass(seconds: 30)
+        #expect(world.notices.isEmpty)
+        try world.gateway.update("late.test", "hold=false")
+        // It is looked at every five minutes.
+        #expect(world.done(seconds: 400) && world.notices.map(\.paths) == [["a@late.test"]])
+    }
+
     @Test("T-E3: a notice that can't be delivered ends") func noticeBounces() throws {
         let world = try World()
         world.senders.act = { if case .recipient = $0 { .reply("550 5.1.1 nobody") } else { nil } }

@@ -39,7 +39,7 @@ struct RecoveryTests {
         ]
         for name in names { place(gateway, name, "X-Postern: nonsense") }
         let torn = QueueID(milliseconds: 1_767_225_600_124, start: 77, reactor: 0, counter: 10)
-        place(gateway, MailFile.name(torn, contentBytes: 100), "X-Postern: 1 head=000")
+        place(gateway, MailFile.name(torn, contentBytes: 100), "X-Postern: 1 id=08YR")
         let primary = ScriptedPrimary(gateway)
         try gateway.start()
         gateway.ready()

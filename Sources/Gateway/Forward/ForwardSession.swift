@@ -29,6 +29,8 @@ final class ForwardSession {
     private let key: QueueKey
     private let home: Int
     private let route: Route
+    /// Whose next hop it is: mail of our own for a domain that is a gateway here goes the way of that gateway's mail.
+    private let hop: Gateway
     private var connection: Connection?
     private var machine: SMTPClientSession
     private var addresses: [NextHopAddress] = []
@@ -63,7 +65,9 @@ final class ForwardSession {
         self.key = key
         self.home = home
         self.route = route
-        machine = SMTPClientSession(settings: Self.settings(core, route.gateway, withTLS: true))
+        let domain = key.destination
+        hop = (domain.isEmpty ? nil : core.routes.route(forDomain: domain))?.gateway ?? route.gateway
+        machine = SMTPClientSession(settings: Self.settings(core, hop, withTLS: true))
     }
 
     private static func settings(_ core: Core, _ gateway: Gateway, withTLS: Bool) -> SMTPClientSettings {
@@ -77,12 +81,15 @@ final class ForwardSession {
     }
 
     private var address: SessionAddress { SessionAddress(core: core.index, token: token) }
-    private var forward: Gateway.Forward { route.gateway.forward }
+    private var forward: Gateway.Forward { hop.forward }
 
     // MARK: Connecting
 
     func start() {
-        let domain = key.destination.isEmpty ? route.gateway.domain : key.destination
+        let domain = key.destination.isEmpty ? hop.domain : key.destination
+        if hop.id != route.gateway.id, hop.isHeld || hop.delivery == .onContact {
+            return found(.none("the gateway \(domain) \(hop.isHeld ? "is on hold" : "is asked for by its customer")"))
+        }
         core.resolver.find(
             forward.nextHop, port: forward.port, domain: domain, identity: core.settings.identity
         ) { [weak self] found in self?.found(found) }
@@ -108,7 +115,7 @@ final class ForwardSession {
         }
         let next = addresses.removeFirst()
         current = next
-        machine = SMTPClientSession(settings: Self.settings(core, route.gateway, withTLS: tlsRefusedBy != next))
+        machine = SMTPClientSession(settings: Self.settings(core, hop, withTLS: tlsRefusedBy != next))
         let port = forward.port
         relay = "\(next.host.map { "\($0)" } ?? "")[\(next.address)]:\(port)"
         if next.host == nil { relay = next.address.isV4 ? "\(next.address):\(port)" : "[\(next.address)]:\(port)" }

@@ -151,7 +151,7 @@ final class LargeMessageWriter {
                     .overwrite(
                         handle, at: 0,
                         MailFile.firstLine(
-                            head: parcel.head, contentBytes: end.count,
+                            id.description, head: parcel.head, contentBytes: end.count,
                             linesBeginningWithDot: end.linesBeginningWithDot, contentCRC: end.crc)))
             }
             let name = MailFile.name(id, contentBytes: end.count)

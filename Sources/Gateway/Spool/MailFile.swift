@@ -4,7 +4,7 @@ import Protocols
 /// The form of a stored message: bytes only, no I/O.
 ///
 /// ```text
-/// X-Postern: 1 head=000001a4 content=0000000000002a1c dots=00000000 crc=1f0e2d3c headcrc=9a8b7c6d    fixed width
+/// X-Postern: 1 id=0RkZ… head=000001a4 content=0000000000002a1c dots=00000000 crc=1f0e2d3c headcrc=9a8b7c6d    fixed width
 /// X-Postern-Gateway: 17 demo.test                                                                    ─┐
 /// X-Postern-Client: 192.0.2.9 mail.sender.example TLSv1.3                                             │ head
 /// X-Postern-From: BODY=8BITMIME <sender@sender.example>                                               │
@@ -15,16 +15,19 @@ import Protocols
 ///
 /// It opens in any mail program, since the envelope is header fields. `head` and `content` are byte counts (hexadecimal),
 /// `dots` counts the content's lines that begin with a dot, `crc` is the content's CRC32C and `headcrc` that of the first line up
-/// to ` headcrc=` together with the head. What the writer refuses to write, the reader refuses to believe.
+/// to ` headcrc=` together with the head. `id` is the message's: after a power loss a new file may show what its blocks held before, and
+/// that may be a whole mail file, of a message that left long ago. What the writer refuses to write, the reader refuses to believe.
 enum MailFile {
     static let version = 1
-    static let lead = "X-Postern: 1 head="
+    static let lead = "X-Postern: 1 id="
     /// With its CRLF.
-    static let firstLineBytes = 97
+    static let firstLineBytes = 123
     /// A transaction has at most 1,000 recipients of at most 320 + 500 + 40 bytes each.
     static let headMaxBytes = 1 << 20
 
     struct Sizes: Equatable, Sendable {
+        /// Of the message, as the first line says.
+        var id: QueueID
         var headBytes: Int
         var contentBytes: Int
         var linesBeginningWithDot: Int
@@ -39,6 +42,7 @@ enum MailFile {
         case notAMailFile
         case unknownVersion
         case headChecksum
+        case otherMessage(QueueID)
         case length(expected: Int, found: Int)
         case contentChecksum
         case envelope
@@ -49,6 +53,7 @@ enum MailFile {
             case .notAMailFile: "the file does not begin with `X-Postern: 1`"
             case .unknownVersion: "the file is of a newer version of Postern"
             case .headChecksum: "the checksum of the envelope is wrong"
+            case .otherMessage(let id): "the file holds what was another message (\(id))"
             case .length(let expected, let found): "the file has \(found) bytes where it should have \(expected)"
             case .contentChecksum: "the checksum of the content is wrong"
             case .envelope: "the envelope can't be read"
@@ -107,10 +112,16 @@ enum MailFile {
         output.append(">\r\n")
     }
 
-    static func firstLine(head: [UInt8], contentBytes: Int, linesBeginningWithDot: Int, contentCRC: UInt32) -> [UInt8] {
+    /// - Parameter idText: 22 characters, see `QueueID`.
+    static func firstLine(
+        _ idText: String, head: [UInt8], contentBytes: Int, linesBeginningWithDot: Int, contentCRC: UInt32
+    ) -> [UInt8] {
         precondition(head.count <= headMaxBytes)
-        var line = Array(lead.utf8)
+        var line: [UInt8] = []
         line.reserveCapacity(firstLineBytes)
+        line += lead.utf8
+        line += idText.utf8
+        line += " head=".utf8
         hexadecimal(UInt64(head.count), digits: 8, &line)
         line += " content=".utf8
         hexadecimal(UInt64(contentBytes), digits: 16, &line)
@@ -147,7 +158,11 @@ enum MailFile {
         guard line.starts(with: lead.utf8) else {
             throw line.starts(with: "X-Postern: ".utf8) ? .unknownVersion : .notAMailFile
         }
-        var at = lead.utf8.count
+        var at = lead.utf8.count + QueueID.textLength
+        guard let id = QueueID(String(decoding: line[lead.utf8.count..<at], as: UTF8.self)),
+            line[at...].starts(with: " head=".utf8)
+        else { throw .notAMailFile }
+        at += 6
         func field(_ digits: Int, then text: String) throws(Damage) -> UInt64 {
             var value: UInt64 = 0
             for byte in line[at..<at + digits] {
@@ -169,7 +184,7 @@ enum MailFile {
         _ = try field(8, then: "\r\n")
         guard head <= headMaxBytes, content <= Int.max / 2 else { throw .notAMailFile }
         return Sizes(
-            headBytes: Int(head), contentBytes: Int(content), linesBeginningWithDot: Int(dots),
+            id: id, headBytes: Int(head), contentBytes: Int(content), linesBeginningWithDot: Int(dots),
             contentCRC: UInt32(crc))
     }
 
@@ -191,7 +206,9 @@ enum MailFile {
     }
 
     /// Reads first line and head, both of which must be in `bytes` (more may follow).
-    static func readHead(_ bytes: ArraySlice<UInt8>) throws(Damage) -> Head {
+    ///
+    /// - Parameter id: of the message that the file is named after.
+    static func readHead(_ bytes: ArraySlice<UInt8>, of id: QueueID) throws(Damage) -> Head {
         let sizes = try sizes(bytes)
         let start = bytes.startIndex + firstLineBytes
         guard bytes.endIndex - start >= sizes.headBytes else { throw .tooShort }
@@ -199,6 +216,7 @@ enum MailFile {
         let signed = Array(bytes[bytes.startIndex..<bytes.startIndex + firstLineBytes - 19])
         let given = String(decoding: bytes[(start - 10)..<(start - 2)], as: UTF8.self)
         guard UInt32(given, radix: 16) == headCRC(signed, head) else { throw .headChecksum }
+        guard sizes.id == id else { throw .otherMessage(sizes.id) }
         var parser = HeadParser(rest: head)
         return try parser.parse(sizes)
     }

@@ -37,7 +37,8 @@ struct ParcelLoader {
     ) {
         if let hot = lease.hot, !lease.hasState {
             let sizes = MailFile.Sizes(
-                headBytes: 0, contentBytes: hot.content.count, linesBeginningWithDot: hot.content.linesBeginningWithDot,
+                id: lease.id, headBytes: 0, contentBytes: hot.content.count,
+                linesBeginningWithDot: hot.content.linesBeginningWithDot,
                 contentCRC: hot.content.crc)
             return then(
                 .success(
@@ -104,7 +105,7 @@ struct ParcelLoader {
         _ data: [UInt8], _ lease: Lease, _ state: ParcelState, _ prefixBytes: Int
     ) -> Result<LoadedParcel, LoadFault> {
         do throws(MailFile.Damage) {
-            let head = try MailFile.readHead(data[...])
+            let head = try MailFile.readHead(data[...], of: lease.id)
             let expected = head.sizes.contentOffset + head.sizes.contentBytes
             guard data.count == expected, head.sizes.contentBytes == lease.bytes else {
                 throw .length(expected: expected, found: data.count)
@@ -138,7 +139,7 @@ struct ParcelLoader {
                     start(outcomes[0].data, store, name, lease, state, prefixBytes, then)
                 }
             }
-            let head = try MailFile.readHead(data[...])
+            let head = try MailFile.readHead(data[...], of: lease.id)
             guard sizes.contentBytes == lease.bytes else {
                 throw .length(expected: lease.bytes, found: sizes.contentBytes)
             }
@@ -157,7 +158,7 @@ struct ParcelLoader {
         _ file: FileHandle, _ store: Store, _ lease: Lease, _ state: ParcelState,
         _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
     ) {
-        readHead(file, store, length: Self.headReadBytes) { head in
+        readHead(file, store, lease, length: Self.headReadBytes) { head in
             let fail = { (fault: LoadFault) in
                 files.run([.close(file)], on: .bulk, of: store) { _ in }
                 then(.failure(fault))
@@ -196,14 +197,17 @@ struct ParcelLoader {
     private static let headReadBytes = 16 << 10
 
     private func readHead(
-        _ file: FileHandle, _ store: Store, length: Int, _ then: @escaping (Result<MailFile.Head, LoadFault>) -> Void
+        _ file: FileHandle, _ store: Store, _ lease: Lease, length: Int,
+        _ then: @escaping (Result<MailFile.Head, LoadFault>) -> Void
     ) {
         files.run([.read(file, at: 0, length: length)], on: .bulk, of: store) { outcomes in
             guard outcomes[0].isDone else { return then(.failure(.unreadable(outcomes[0].fault))) }
             do throws(MailFile.Damage) {
                 let sizes = try MailFile.sizes(outcomes[0].data[...])
-                if sizes.contentOffset > length { return readHead(file, store, length: sizes.contentOffset, then) }
-                then(.success(try MailFile.readHead(outcomes[0].data[...])))
+                if sizes.contentOffset > length {
+                    return readHead(file, store, lease, length: sizes.contentOffset, then)
+                }
+                then(.success(try MailFile.readHead(outcomes[0].data[...], of: lease.id)))
             } catch {
                 then(.failure(.damaged(error.description)))
             }

@@ -286,7 +286,7 @@ private final class Batch {
                 task.steps.append(
                     message.isLarge
                         ? .renamePart(in: directory, name: name)
-                        : .create(in: directory, name: name, parcel.vectors(of: message.content)))
+                        : .create(in: directory, name: name, parcel.vectors(message.idText, message.content)))
             }
         }
         for state in states {
@@ -351,9 +351,9 @@ final class IncomingParcel {
     deinit { prefix?.deallocate() }
 
     /// First line, head and content; valid as long as this parcel and the content.
-    fileprivate func vectors(of content: MessageContent) -> [IOVector] {
+    fileprivate func vectors(_ idText: String, _ content: MessageContent) -> [IOVector] {
         let line = MailFile.firstLine(
-            head: head, contentBytes: content.count, linesBeginningWithDot: content.linesBeginningWithDot,
+            idText, head: head, contentBytes: content.count, linesBeginningWithDot: content.linesBeginningWithDot,
             contentCRC: content.crc)
         let prefix = UnsafeMutableRawBufferPointer.allocate(byteCount: line.count + head.count, alignment: 8)
         prefix.copyBytes(from: line)

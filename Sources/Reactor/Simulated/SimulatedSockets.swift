@@ -145,8 +145,9 @@ final class SimulatedSockets {
             // A ring may look at the bytes later than at the submission.
             if fate.random.coin() { return continueSend(socket) }
             socket.isSendDelayed = true
-            fate.after(0...100_000, .send, socket.number) { [weak socket, unowned self] in
-                guard let socket else { return }
+            fate.after(0...100_000, .send, socket.number) { [weak socket, weak self] in
+                // A socket outlives its machine's process while its file is being read.
+                guard let self, let socket else { return }
                 socket.isSendDelayed = false
                 continueSend(socket)
             }

@@ -173,7 +173,7 @@ extension SimulatedDay {
             for (name, bytes) in files {
                 guard case .message(let id, _) = MailFile.entry(name),
                     let note = files.first(where: { $0.name == MailFile.stateName(id) }),
-                    let state = ParcelState(note.bytes), let head = try? MailFile.readHead(bytes[...])
+                    let state = ParcelState(note.bytes), let head = try? MailFile.readHead(bytes[...], of: id)
                 else { continue }
                 for at in state.settled where at < head.envelope.recipients.count {
                     arrivals.noted.insert("\(id) \(head.envelope.recipients[at].path)")
@@ -190,7 +190,7 @@ extension SimulatedDay {
             for name in world.disk.names(in: path) ?? [] {
                 guard case .message(let id, _) = MailFile.entry(name), arrivals.ids.contains(id.description),
                     let bytes = world.disk.contents(of: "\(path)/\(name)"),
-                    let head = try? MailFile.readHead(bytes[...])
+                    let head = try? MailFile.readHead(bytes[...], of: id)
                 else { continue }
                 let state = world.disk.contents(of: "\(path)/\(MailFile.stateName(id))").flatMap { ParcelState($0) }
                 var links: [String] = []

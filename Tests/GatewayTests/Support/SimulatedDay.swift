@@ -392,15 +392,15 @@ final class SimulatedDay {
             let left = (disk.names(in: path) ?? []).filter { name in
                 guard case .message(let id, _) = MailFile.entry(name) else { return false }
                 if mayBeLeft, !promised.contains(id.description) { return false }
-                return isWhole(disk.contents(of: "\(path)/\(name)") ?? [])
+                return isWhole(disk.contents(of: "\(path)/\(name)") ?? [], id)
             }
             if !left.isEmpty { fail("counters", "\(domain) counts nothing and holds \(left.joined(separator: " "))") }
         }
     }
 
     /// What isn't is set aside; should its new name fail, that is done again after the next start.
-    private func isWhole(_ bytes: [UInt8]) -> Bool {
-        guard let head = try? MailFile.readHead(bytes[...]),
+    private func isWhole(_ bytes: [UInt8], _ id: QueueID) -> Bool {
+        guard let head = try? MailFile.readHead(bytes[...], of: id),
             bytes.count == head.sizes.contentOffset + head.sizes.contentBytes
         else { return false }
         let content = MessageContent()

@@ -23,6 +23,8 @@ enum MailFileTarget {
         }
     }
 
+    private static let id = QueueID(milliseconds: 1_767_225_600_000, start: 7, reactor: 1, counter: 42)
+
     /// A whole file.
     private static func file(_ bytes: [UInt8]) {
         if let sizes = try? MailFile.sizes(bytes[...]) {
@@ -30,7 +32,8 @@ enum MailFileTarget {
         }
         let isCutOff = MailFile.isCutOff(Array(bytes.prefix(MailFile.firstLineBytes)), fileBytes: bytes.count)
         do throws(MailFile.Damage) {
-            let head = try MailFile.readHead(bytes[...])
+            // The name would be made from the id.
+            let head = try MailFile.readHead(bytes[...], of: try MailFile.sizes(bytes[...]).id)
             let sizes = head.sizes
             requireSame(isCutOff, bytes.count < sizes.contentOffset + sizes.contentBytes, "cut off")
             again(head)
@@ -42,7 +45,8 @@ enum MailFileTarget {
     /// A head under a first line that fits.
     private static func head(_ bytes: [UInt8]) {
         file(
-            MailFile.firstLine(head: bytes, contentBytes: 0, linesBeginningWithDot: 0, contentCRC: 0) + bytes)
+            MailFile.firstLine(id.description, head: bytes, contentBytes: 0, linesBeginningWithDot: 0, contentCRC: 0)
+                + bytes)
     }
 
     /// What was read is written and read the same, as long as the text is UTF-8, as all that the machine lets in.
@@ -54,9 +58,11 @@ enum MailFileTarget {
         }
         let written = MailFile.head(gatewayID: head.gatewayID, domain: head.domain, envelope: head.envelope)
         let line = MailFile.firstLine(
-            head: written, contentBytes: head.sizes.contentBytes,
+            head.sizes.id.description, head: written, contentBytes: head.sizes.contentBytes,
             linesBeginningWithDot: head.sizes.linesBeginningWithDot, contentCRC: head.sizes.contentCRC)
-        guard var read = try? MailFile.readHead((line + written)[...]) else { fail("what was written is not read") }
+        guard var read = try? MailFile.readHead((line + written)[...], of: head.sizes.id) else {
+            fail("what was written is not read")
+        }
         read.sizes.headBytes = head.sizes.headBytes
         requireSame(read, head, "read, written and read")
     }
@@ -102,9 +108,10 @@ enum MailFileTarget {
         let most = MailFile.headOtherBytes + envelope.recipients.reduce(0) { $0 + MailFile.recipientBytes($1) }
         require(head.count <= most, "a head of \(head.count) bytes where \(most) were reckoned with")
         require(hasOnlyCRLF(head) && head.suffix(2) == [13, 10], "line ends of a head")
-        let line = MailFile.firstLine(head: head, contentBytes: 12, linesBeginningWithDot: 3, contentCRC: 4)
+        let line = MailFile.firstLine(
+            id.description, head: head, contentBytes: 12, linesBeginningWithDot: 3, contentCRC: 4)
         do throws(MailFile.Damage) {
-            let read = try MailFile.readHead((line + head)[...])
+            let read = try MailFile.readHead((line + head)[...], of: id)
             requireSame(read.envelope, envelope, "an envelope written and read")
             require(read.gatewayID == 17 && read.domain == "demo.test", "whose it is")
             requireSame(read.sizes.contentBytes, 12, "the content's size")
