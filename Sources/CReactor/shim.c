@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -84,6 +85,12 @@ int cr_openat(int directory, const char *path, int flags, mode_t mode) {
 }
 
 int cr_accept(int listener, int flags) { return result(accept4(listener, NULL, NULL, flags)); }
+
+int cr_open_direct(int file) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    return result(open(path, O_WRONLY | O_DIRECT | O_CLOEXEC));
+}
 
 int cr_syncfs(int directory) { return result(syncfs(directory)); }
 

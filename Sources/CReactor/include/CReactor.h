@@ -28,6 +28,8 @@ int cr_open(const char *path, int flags, mode_t mode);
 int cr_openat(int directory, const char *path, int flags, mode_t mode);
 /// accept4(2) without the peer's address; a descriptor or -errno.
 int cr_accept(int listener, int flags);
+/// An open file once more, for writing past the page cache (O_DIRECT); a descriptor or -errno.
+int cr_open_direct(int file);
 /// syncfs(2); 0 or -errno.
 int cr_syncfs(int directory);
 /// Names the calling thread (at most 15 bytes).

@@ -24,6 +24,7 @@ public class SystemBackend {
     let returns: Returns
     private let commitLanes: FileLanes
     private let ownsCommitLanes: Bool
+    private let logLanes: FileLanes
     private let bulkLanes: FileLanes
     private let pool: WorkerPool
     private let dns: DNSTransport
@@ -35,6 +36,7 @@ public class SystemBackend {
         self.dns = dns
         ownsCommitLanes = commitLanes == nil
         self.commitLanes = commitLanes ?? FileLanes(name: "commit-\(index)")
+        logLanes = FileLanes(name: "log-\(index)")
         bulkLanes = FileLanes(name: "bulk-\(index)")
     }
 
@@ -42,7 +44,12 @@ public class SystemBackend {
 
     public func run(_ task: FileTask, on lane: Lane) {
         let returns = self.returns
-        let target = lane == .commit ? commitLanes : bulkLanes
+        let target =
+            switch lane {
+            case .commit: commitLanes
+            case .log: logLanes
+            case .bulk: bulkLanes
+            }
         target.run(task) { returns.put(.files($0)) }
     }
 
@@ -115,6 +122,7 @@ public class SystemBackend {
     /// Ends the lanes after the tasks that wait.
     public func shutDown() {
         if ownsCommitLanes { commitLanes.shutDown() }
+        logLanes.shutDown()
         bulkLanes.shutDown()
     }
 }

@@ -2,8 +2,8 @@ import CReactor
 import Glibc
 import Synchronization
 
-/// Does file work for reactors, task by task, in order: one thread for all that is done before the first sync of a file system,
-/// and one for these syncs.
+/// Does file work for reactors, task by task, in order: one thread for all that is done before the first sync of a file system or
+/// a log, and one for these syncs.
 ///
 /// So the files of the next commit are written while the last one is being synced. All tasks that wait for a sync share it, whatever
 /// reactor they come from: what was written before a sync began is covered by it.
@@ -102,9 +102,16 @@ public final class FileLane: Sendable {
             syncSignal.wait()
             let inbox = Self.take(syncing)
             var synced: [(device: Int, outcome: FileOutcome)] = []
+            /// Logs: all tasks here were written before the first of these syncs began.
+            var logs: [(file: FileHandle, outcome: FileOutcome)] = []
             for job in inbox.jobs {
                 var own: [Int] = []
-                job.task.carryOut(with: files) { directory in
+                let syncLog = { (file: FileHandle) in
+                    if let known = logs.first(where: { $0.file == file }) { return known.outcome }
+                    logs.append((file, files.carryOut(.syncLog(file))))
+                    return logs[logs.count - 1].outcome
+                }
+                let syncFileSystem = { (directory: FileHandle) in
                     let identity = files.carryOut(.identity(directory))
                     guard identity.isDone else { return identity }
                     let device = identity.value
@@ -123,6 +130,7 @@ public final class FileLane: Sendable {
                     if isFirst { synced.append((device, outcome)) }
                     return outcome
                 }
+                job.task.carryOut(with: files, sync: syncFileSystem, syncLog: syncLog)
                 job.done(job.task)
             }
             if inbox.isClosed, inbox.jobs.isEmpty { return }

@@ -17,6 +17,16 @@ public enum FileStep {
     case append(to: FileHandle, [IOVector])
     case overwrite(FileHandle, at: Int64, [UInt8])
     case syncData(FileHandle)
+    /// Opens for reading and writing in place, made if `create` and not there: `value` is the handle.
+    case openLog(in: FileHandle, name: String, create: Bool)
+    /// Writes all vectors in place. The bytes stay valid until the task is finished.
+    case write(FileHandle, at: Int64, [IOVector])
+    /// Fills the file with zeros from its start, past the page cache where that goes: what a log is made of. Whole blocks.
+    case zero(FileHandle, length: Int)
+    /// `fdatasync` of a log: on the real lanes all tasks of one log that wait for it share one, and the next ones are written
+    /// meanwhile. After one that failed its maker writes nothing more to that log: what was written before it ended may be lost,
+    /// whatever a later sync says.
+    case syncLog(FileHandle)
     /// The error of a late write shows here (T-F2): a failed close fails the message.
     case close(FileHandle)
     case renamePart(in: FileHandle, name: String)
@@ -90,10 +100,12 @@ extension FileTask {
     /// Does all steps that are not done yet, on the calling thread.
     ///
     /// - Parameters:
-    ///   - untilSync: stops before the first sync of a file system.
-    ///   - sync: does these syncs; nil: the executor.
+    ///   - untilSync: stops before the first sync of a file system or a log.
+    ///   - sync: does the syncs of file systems; nil: the executor.
+    ///   - syncLog: those of logs.
     public func carryOut(
-        with executor: some FileExecutor, untilSync: Bool = false, sync: ((FileHandle) -> FileOutcome)? = nil
+        with executor: some FileExecutor, untilSync: Bool = false, sync: ((FileHandle) -> FileOutcome)? = nil,
+        syncLog: ((FileHandle) -> FileOutcome)? = nil
     ) {
         outcomes.reserveCapacity(steps.count)
         var hasFailed = outcomes.contains { !$0.isDone }
@@ -103,11 +115,14 @@ extension FileTask {
                 outcomes.append(FileOutcome(-Int(ECANCELED)))
                 continue
             }
-            if case .syncFileSystem(let directory) = step {
+            switch step {
+            case .syncFileSystem(let directory):
                 if untilSync { return }
                 outcomes.append(sync?(directory) ?? executor.carryOut(step))
-            } else {
-                outcomes.append(executor.carryOut(step))
+            case .syncLog(let file):
+                if untilSync { return }
+                outcomes.append(syncLog?(file) ?? executor.carryOut(step))
+            default: outcomes.append(executor.carryOut(step))
             }
         }
     }

@@ -18,7 +18,12 @@ public final class PosixFiles: FileExecutor {
             FileOutcome(Int(cr_openat(directory, name + ".part", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)))
         case .append(let file, let vectors): FileOutcome(writeAll(file, vectors))
         case .overwrite(let file, let offset, let bytes): FileOutcome(overwrite(file, offset, bytes))
-        case .syncData(let file): outcome(fdatasync(file))
+        case .syncData(let file), .syncLog(let file): outcome(fdatasync(file))
+        case .openLog(let directory, let name, let create):
+            FileOutcome(
+                Int(cr_openat(directory, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0o600)))
+        case .write(let file, let offset, let vectors): FileOutcome(writeAll(file, vectors, at: offset))
+        case .zero(let file, let length): FileOutcome(zero(file, length))
         case .close(let file): outcome(close(file))
         case .renamePart(let directory, let name): outcome(renameat(directory, name + ".part", directory, name))
         case .unlink(let directory, let name): outcome(unlinkat(directory, name, 0))
@@ -62,14 +67,19 @@ public final class PosixFiles: FileExecutor {
     }
 
     /// All bytes or `-errno`; a short write is continued.
-    private func writeAll(_ file: FileHandle, _ vectors: [IOVector]) -> Int {
+    ///
+    /// - Parameter offset: nil: where the file stands.
+    private func writeAll(_ file: FileHandle, _ vectors: [IOVector], at offset: Int64? = nil) -> Int {
         var vectors = vectors
         return vectors.withUnsafeMutableBufferPointer { buffer -> Int in
             var at = 0
             var total = 0
             while at < buffer.count {
                 let count = min(buffer.count - at, 1024)
-                let written = writev(file, buffer.baseAddress! + at, Int32(count))
+                let base = buffer.baseAddress! + at
+                let written =
+                    offset.map { pwritev(file, base, Int32(count), off_t($0) + off_t(total)) }
+                    ?? writev(file, base, Int32(count))
                 if written < 0 {
                     if errno == EINTR { continue }
                     return -Int(errno)
@@ -81,6 +91,30 @@ public final class PosixFiles: FileExecutor {
             }
             return total
         }
+    }
+
+    /// The page cache would copy each zero, and keep it.
+    private func zero(_ file: FileHandle, _ length: Int) -> Int {
+        scratch.initializeMemory(as: UInt8.self, repeating: 0, count: Self.scratchBytes)
+        var direct = cr_open_direct(file)
+        defer { if direct >= 0 { close(direct) } }
+        var done = 0
+        while done < length {
+            let target = direct >= 0 ? direct : file
+            let written = pwrite(target, scratch, min(Self.scratchBytes, length - done), off_t(done))
+            if written > 0 {
+                done += written
+            } else if written == 0 {
+                return -Int(ENOSPC)
+            } else if errno == EINVAL, direct >= 0 {
+                // No file system for it, or its blocks are larger.
+                close(direct)
+                direct = -1
+            } else if errno != EINTR {
+                return -Int(errno)
+            }
+        }
+        return length
     }
 
     private func overwrite(_ file: FileHandle, _ offset: Int64, _ bytes: [UInt8]) -> Int {

@@ -81,8 +81,8 @@ public enum Finished: Sendable {
 /// A look-up that brought no answer at all.
 public enum LookupFault: Error, Sendable { case timedOut, overloaded, unreachable }
 
-/// The lanes of file work: a commit never waits behind bulk work.
-public enum Lane: Sendable { case commit, bulk }
+/// The lanes of file work: a commit never waits behind bulk work, nor one in a log behind one of a file system.
+public enum Lane: Sendable { case commit, log, bulk }
 
 /// All contact of one reactor with the world. Three kinds: `EpollBackend`, `UringBackend`, and the simulated one.
 ///

@@ -31,7 +31,7 @@ public struct SimulatedDiskFault: Sendable {
 ///   its own next sync.
 public final class SimulatedDisk: FileExecutor {
     struct Opened {
-        enum Mode { case directory, reading, writing }
+        enum Mode { case directory, reading, writing, both }
         let inode: SimulatedInode
         let volume: SimulatedVolume
         let mode: Mode
@@ -145,7 +145,8 @@ public final class SimulatedDisk: FileExecutor {
     func hungUntil(_ step: FileStep) -> UInt64 {
         switch step {
         case .create(let handle, _, _), .place(let handle, _, _), .createPart(let handle, _), .append(let handle, _),
-            .overwrite(let handle, _, _),
+            .overwrite(let handle, _, _), .openLog(let handle, _, _), .write(let handle, _, _), .syncLog(let handle),
+            .zero(let handle, _),
             .syncData(let handle), .close(let handle), .renamePart(let handle, _), .unlink(let handle, _),
             .rename(let handle, _, _, _), .syncFileSystem(let handle), .syncDirectory(let handle), .open(let handle, _),
             .read(let handle, _, _), .readWhole(let handle, _, _), .readStart(let handle, _, _),

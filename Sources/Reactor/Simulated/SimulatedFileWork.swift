@@ -43,7 +43,7 @@ struct SimulatedFileWork {
 
     var isSync: Bool {
         switch step {
-        case .syncData, .syncFileSystem, .syncDirectory: true
+        case .syncData, .syncLog, .syncFileSystem, .syncDirectory: true
         default: false
         }
     }
@@ -55,8 +55,13 @@ struct SimulatedFileWork {
         case .place(let directory, let name, let vectors): return place(disk, directory, name, vectors, renames: true)
         case .createPart(let directory, let name): return createPart(disk, directory, name)
         case .append(let file, let vectors): return write(disk, file, vectors)
+        case .write(let file, let offset, let vectors): return write(disk, file, vectors, at: offset)
+        case .zero(let file, let length):
+            return overwrite(disk, file, 0, [UInt8](repeating: 0, count: length))
+        case .openLog(let directory, let name, let create): return openLog(disk, directory, name, create)
         case .overwrite(let file, let offset, let bytes): return overwrite(disk, file, offset, bytes)
-        case .syncData(let file), .syncFileSystem(let file), .syncDirectory(let file): return sync(disk, file)
+        case .syncData(let file), .syncLog(let file), .syncFileSystem(let file), .syncDirectory(let file):
+            return sync(disk, file)
         case .close(let file): return close(disk, file)
         case .renamePart(let directory, let name): return rename(disk, directory, name + ".part", directory, name)
         case .rename(let directory, let old, let target, let name): return rename(disk, directory, old, target, name)
@@ -143,7 +148,9 @@ struct SimulatedFileWork {
         createFile(disk, handle, name + ".part")
     }
 
-    private func createFile(_ disk: SimulatedDisk, _ handle: FileHandle, _ part: String) -> FileOutcome {
+    private func createFile(
+        _ disk: SimulatedDisk, _ handle: FileHandle, _ part: String, _ mode: SimulatedDisk.Opened.Mode = .writing
+    ) -> FileOutcome {
         guard let (directory, volume) = disk.directory(handle) else { return disk.wrongHandle(handle) }
         if let fault = SimulatedDisk.nameFault(part) { return FileOutcome(-Int(fault)) }
         guard directory.entries[part] == nil else { return FileOutcome(-Int(EEXIST)) }
@@ -151,7 +158,7 @@ struct SimulatedFileWork {
         guard let number = volume.takeInode() else { return full(disk) }
         let file = SimulatedFile(number: number)
         volume.link(file, in: directory, part)
-        let opened = disk.open(file, on: volume, .writing)
+        let opened = disk.open(file, on: volume, mode)
         if opened < 0 { volume.unlink(file, in: directory, part) }
         return FileOutcome(opened)
     }
@@ -162,15 +169,21 @@ struct SimulatedFileWork {
     }
 
     /// Some more of the vectors; the outcome when all is written or nothing more can be.
-    private mutating func write(_ disk: SimulatedDisk, _ handle: FileHandle, _ vectors: [IOVector]) -> FileOutcome? {
-        guard let entry = disk[handle], entry.mode == .writing, let file = entry.inode as? SimulatedFile else {
+    ///
+    /// - Parameter start: nil: where the file stands.
+    private mutating func write(
+        _ disk: SimulatedDisk, _ handle: FileHandle, _ vectors: [IOVector], at start: Int64? = nil
+    ) -> FileOutcome? {
+        guard let entry = disk[handle], entry.mode == (start == nil ? .writing : .both),
+            let file = entry.inode as? SimulatedFile
+        else {
             disk.fate.counters.badHandles += 1
             return FileOutcome(-Int(EBADF))
         }
         var fault: Int32?
         var partBytes = 0
         defer {
-            disk.moveOn(handle, by: partBytes)
+            if start == nil { disk.moveOn(handle, by: partBytes) }
             total += partBytes
         }
         if !hasBegunWriting { fault = disk.fault(.write, entry.volume, byChance: byChance) }
@@ -180,7 +193,7 @@ struct SimulatedFileWork {
             let rest = vectors[vector].iov_len - offset
             let count = min(rest, budget)
             if count > 0 {
-                let position = entry.position + partBytes
+                let position = (start.map { Int($0) + total } ?? entry.position) + partBytes
                 guard position + count <= SimulatedDisk.fileMaxBytes else { return FileOutcome(-Int(EFBIG)) }
                 let bytes = UnsafeRawBufferPointer(start: vectors[vector].iov_base + offset, count: count)
                 let written = entry.volume.write(bytes, to: file, at: position)
@@ -196,7 +209,10 @@ struct SimulatedFileWork {
         }
         // A write that fails may have written something.
         if let fault { return FileOutcome(-Int(fault)) }
-        guard vector < vectors.count else { return FileOutcome(total + partBytes) }
+        guard vector < vectors.count else {
+            if start != nil { disk.fate.counters.logWrites += 1 }
+            return FileOutcome(total + partBytes)
+        }
         disk.fate.counters.shortWrites += 1
         return nil
     }
@@ -204,7 +220,9 @@ struct SimulatedFileWork {
     private func overwrite(_ disk: SimulatedDisk, _ handle: FileHandle, _ offset: Int64, _ bytes: [UInt8])
         -> FileOutcome
     {
-        guard let entry = disk[handle], entry.mode == .writing, let file = entry.inode as? SimulatedFile else {
+        guard let entry = disk[handle], entry.mode == .writing || entry.mode == .both,
+            let file = entry.inode as? SimulatedFile
+        else {
             disk.fate.counters.badHandles += 1
             return FileOutcome(-Int(EBADF))
         }
@@ -302,13 +320,27 @@ struct SimulatedFileWork {
         return FileOutcome(disk.open(inode, on: volume, inode is SimulatedDirectory ? .directory : .reading))
     }
 
+    private func openLog(
+        _ disk: SimulatedDisk, _ handle: FileHandle, _ name: String, _ create: Bool
+    ) -> FileOutcome {
+        guard let (directory, volume) = disk.directory(handle) else { return disk.wrongHandle(handle) }
+        if let fault = SimulatedDisk.nameFault(name) { return FileOutcome(-Int(fault)) }
+        if let inode = directory.entries[name] {
+            guard inode is SimulatedFile else { return FileOutcome(-Int(EISDIR)) }
+            if let fault = disk.fault(.read, volume, byChance: byChance) { return FileOutcome(-Int(fault)) }
+            return FileOutcome(disk.open(inode, on: volume, .both))
+        }
+        guard create else { return FileOutcome(-Int(ENOENT)) }
+        return createFile(disk, handle, name, .both)
+    }
+
     /// The file behind a handle that may be read from, unless reading fails.
     private func readable(_ disk: SimulatedDisk, _ handle: FileHandle, _ body: (SimulatedFile) -> FileOutcome)
         -> FileOutcome
     {
         guard let entry = disk[handle] else { return disk.wrongHandle(handle) }
         guard let file = entry.inode as? SimulatedFile else { return FileOutcome(-Int(EISDIR)) }
-        guard entry.mode == .reading else { return FileOutcome(-Int(EBADF)) }
+        guard entry.mode == .reading || entry.mode == .both else { return FileOutcome(-Int(EBADF)) }
         if let fault = disk.fault(.read, entry.volume, byChance: byChance) { return FileOutcome(-Int(fault)) }
         return body(file)
     }

@@ -73,6 +73,8 @@ public struct SimulatedCounters: Sendable, Equatable {
     /// number, visits every moment at which the disk changes.
     public var fileParts = 0
     public var filesPlaced = 0
+    /// Writes in place that were done to their last byte.
+    public var logWrites = 0
     /// Writes that the kernel took only a part of, and the rest later.
     public var shortWrites = 0
     public var unlinks = 0
