@@ -14,7 +14,8 @@ struct Target: Sendable {
         Target(name: "header", run: HeaderTarget.run), Target(name: "content", run: ContentTarget.run),
         Target(name: "dsn", run: DSNTarget.run), Target(name: "dns", run: DNSTarget.run),
         Target(name: "proxy", run: ProxyTarget.run), Target(name: "xtext", run: XTextTarget.run),
-        Target(name: "mailfile", run: MailFileTarget.run), Target(name: "values", run: ValuesTarget.run),
+        Target(name: "mailfile", run: MailFileTarget.run), Target(name: "journal", run: JournalTarget.run),
+        Target(name: "values", run: ValuesTarget.run),
         Target(name: "configuration", run: ConfigurationTarget.run),
         Target(name: "document", run: DocumentTarget.run), Target(name: "control", run: ControlTarget.run),
     ]
