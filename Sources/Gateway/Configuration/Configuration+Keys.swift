@@ -65,6 +65,12 @@ extension Configuration {
             Setting(
                 "limits.messageMemory", \.limits.messageMemory, .size(1 << 20...1 << 40), in: standard,
                 "Bytes of messages being received that are kept in memory; beyond, the largest go to files."),
+            Setting(
+                "journal.segment", \.journal.segment, .size(1_048_576...67_108_864), in: standard,
+                "Bytes of one file of the journal, in which mail that leaves soon is stored."),
+            Setting(
+                "journal.size", \.journal.size, .size(0...1 << 40), in: standard,
+                "Bytes of all of them; 0 is no journal: every message gets a file in its mail directory."),
             Setting("trust.proxy", \.trust.proxy, networks, in: standard, "Networks whose PROXY header is believed."),
             Setting("trust.xclient", \.trust.xclient, networks, in: standard, "Networks whose XCLIENT is believed."),
             Setting(

@@ -19,6 +19,7 @@ public struct Configuration: Sendable {
     public internal(set) var tls = TLS()
     public internal(set) var dns = DNS()
     public internal(set) var limits = Limits()
+    public internal(set) var journal = Journal()
     public internal(set) var trust = Trust()
     public internal(set) var identity = Identity()
 
@@ -87,6 +88,13 @@ public struct Configuration: Sendable {
         public internal(set) var recipients = 1_000
         /// Bytes of messages that are being received and not yet on disk.
         public internal(set) var messageMemory = 268_435_456
+    }
+
+    public struct Journal: Hashable, Sendable {
+        /// Bytes of one segment's file.
+        public internal(set) var segment = 67_108_864
+        /// Bytes of all segments; 0: no journal.
+        public internal(set) var size = 4_294_967_296
     }
 
     public struct Trust: Hashable, Sendable {

@@ -67,6 +67,8 @@ final class Core: Queues.Owner {
         var logLevel: Configuration.LogLevel
         /// Reactors that are stopping and have no sessions any more.
         var quietCores = RelaxedCounter()
+        /// nil: there is no journal.
+        var journal: JournalStart?
     }
 
     init(_ parts: Parts, backend: any Backend) {
@@ -75,8 +77,15 @@ final class Core: Queues.Owner {
         quietCores = parts.quietCores
         reactor = Reactor(backend: backend)
         log = EventLog(writer: parts.logWriter, level: parts.logLevel, reactor: reactor, counters: counters)
-        spool = Spool(reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0))
-        calls = FileCalls(reactor: reactor, kind: TokenKind.calls)
+        let reactor = reactor
+        spool = Spool(
+            reactor: reactor, token: Token(kind: TokenKind.spool, generation: 0, index: 0),
+            journal: parts.journal.map {
+                Journal(
+                    $0, core: parts.index, reactor: reactor,
+                    token: Token(kind: TokenKind.journal, generation: 0, index: 0))
+            })
+        calls = FileCalls(reactor: reactor, kind: TokenKind.calls, shelf: parts.journal?.shelf)
         firstStartOfThisBoot = parts.firstStartOfThisBoot
         ids = QueueIDMaker(start: parts.start, reactor: UInt16(parts.index), lastSeen: parts.lastSeen)
         serverMachine = SMTPServerSettings(hostname: parts.settings.hostname)
@@ -87,6 +96,7 @@ final class Core: Queues.Owner {
         queues = Queues(
             owner: self, reactor: reactor, spool: spool, log: log, counters: counters, core: index, cores: count,
             timerKind: TokenKind.queueTimer, lastSeen: parts.lastSeen)
+        spool.journal?.mayGrow = { [unowned self] in journalMayGrow }
         queues.hotBytesMax = parts.settings.messageMemoryBytes / 2
         resolver = NextHopResolver(calls: calls, reactor: reactor)
     }
@@ -210,6 +220,9 @@ final class Core: Queues.Owner {
         case .settle(let key, let address, let settlements): queues.settle(key, address, settlements)
         case .credit(let token, let count): forwarding.find(token)?.credited(count)
         case .sessionEnded(let key, let address, let end): queues.sessionEnded(key, address, end)
+        case .end(let end): spool.journal?.end(end)
+        case .moveOut(let core, let generation): queues.moveOut(core: core, through: generation)
+        case .moved(let reference): queues.moved(reference)
         case .request(let request): queues.answer(request)
         case .shutDown: beginStopping()
         }
@@ -220,6 +233,7 @@ final class Core: Queues.Owner {
         case .files(let task):
             switch task.token.kind {
             case TokenKind.spool: spool.finished(task)
+            case TokenKind.journal: spool.journalFinished(task)
             case TokenKind.calls: calls.finished(task)
             case TokenKind.largeWriter: writerFinished(task)
             default: break
@@ -322,6 +336,10 @@ final class Core: Queues.Owner {
 
     private func handleSpool() {
         for message in spool.committed {
+            if let then = message.then {
+                then(message.fault)
+                continue
+            }
             if let fault = message.fault {
                 noteFailure(fault, message.id)
             } else {
@@ -339,6 +357,7 @@ final class Core: Queues.Owner {
             removal.store.discharge(removal.bytes)
             if let credit { send(.credit(credit.session, 1), to: credit.core) }
         }
+        for end in spool.ended { ended(end) }
         for state in spool.stated { state.then() }
         for setback in spool.setbacks {
             log.alarm(
@@ -346,7 +365,9 @@ final class Core: Queues.Owner {
                 "\(String(cString: strerror(setback.fault))): what was handed over or postponed can't be noted down; again in 10 s, and after a restart before that it may be sent again"
             )
         }
+        noteJournalFault()
         spool.taken()
+        askToMoveOut()
     }
 
     /// A message that did not become durable takes nothing of its quotas.
@@ -359,15 +380,22 @@ final class Core: Queues.Owner {
     private func accepted(_ message: IncomingMessage) {
         counters.accepted.add(1, ordering: .relaxed)
         counters.acceptedBytes.add(message.content.count, ordering: .relaxed)
+        if !message.parcels[0].place.isNone { counters.journalMessages.add(1, ordering: .relaxed) }
         for parcel in message.parcels {
-            parcel.store.device.took(message.content.count)
+            if parcel.place.isNone {
+                parcel.store.device.took(message.content.count)
+            } else {
+                // Should it have to move there.
+                parcel.store.device.reserve(message.content.count)
+            }
             let key = QueueKey(gatewayID: parcel.store.gatewayID, destination: parcel.destination)
             let hot = message.isLarge ? nil : HotParcel(envelope: parcel.envelope, content: message.content)
             let home = Routes.home(of: key.gatewayID, reactors: count)
             send(
                 .announce(
                     Announcement(
-                        key: key, route: parcel.route, id: message.id, bytes: message.content.count, hot: hot)),
+                        key: key, route: parcel.route, id: message.id, bytes: message.content.count, hot: hot,
+                        place: parcel.place)),
                 to: home)
         }
     }
@@ -467,6 +495,7 @@ final class Core: Queues.Owner {
         ticks += 1
         queues.tick(routes)
         noteHangs()
+        lookAtJournal()
         callbacks.tick()
         counters.longestCallbackNanoseconds.store(Int(callbacks.longest), ordering: .relaxed)
         counters.slowCallbacks.store(callbacks.slow, ordering: .relaxed)

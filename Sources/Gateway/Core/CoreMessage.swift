@@ -36,6 +36,12 @@ enum CoreMessage: Sendable {
     case credit(Token, Int)
     /// Worker → home, after the last settle.
     case sessionEnded(QueueKey, SessionAddress, SessionEnd)
+    /// Home → the journal's reactor.
+    case end(JournalEnd)
+    /// A journal's reactor → all: its parcels up to this generation are to go to their mail directories.
+    case moveOut(core: Int, through: UInt64)
+    /// The journal's reactor → home.
+    case moved(ParcelReference)
     case request(CoreRequest)
     case shutDown
 }

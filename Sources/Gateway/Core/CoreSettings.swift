@@ -73,6 +73,7 @@ enum TokenKind {
     static let receiveTimer: UInt8 = 10
     static let forwardTimer: UInt8 = 11
     static let refused: UInt8 = 12
+    static let journal: UInt8 = 13
 }
 
 extension Token {

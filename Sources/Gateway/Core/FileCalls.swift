@@ -3,6 +3,8 @@ import Reactor
 /// File work, look-ups and pool work whose result goes to a closure: for what is rare enough that a state machine of its own
 /// would only hide it.
 final class FileCalls {
+    /// Where the journals' segments are open.
+    let shelf: JournalShelf?
     private let reactor: Reactor
     private let kind: UInt8
     private var waiting: [UInt32: Waiting] = [:]
@@ -13,7 +15,9 @@ final class FileCalls {
         case lookup((Result<[UInt8], LookupFault>) -> Void)
     }
 
-    init(reactor: Reactor, kind: UInt8) { (self.reactor, self.kind) = (reactor, kind) }
+    init(reactor: Reactor, kind: UInt8, shelf: JournalShelf? = nil) {
+        (self.reactor, self.kind, self.shelf) = (reactor, kind, shelf)
+    }
 
     var isIdle: Bool { waiting.isEmpty }
 
@@ -27,6 +31,13 @@ final class FileCalls {
         task.stopsAtFailure = stopsAtFailure
         // Its directory stays open as long.
         task.context = store
+        reactor.backend.run(task, on: lane)
+    }
+
+    /// Steps in the segments of a journal.
+    func run(_ steps: [FileStep], on lane: Lane, of shelf: JournalShelf, then: @escaping ([FileOutcome]) -> Void) {
+        let task = FileTask(token: register(.files(then)), device: shelf.device)
+        task.steps = steps
         reactor.backend.run(task, on: lane)
     }
 

@@ -349,6 +349,7 @@ final class ForwardSession {
             holding.parcel = parcel
         case .failure(.damaged(let why)): drop(holding, .damaged(why))
         case .failure(.unreadable(let fault)): drop(holding, .unreadable(fault))
+        case .failure(.moved): drop(holding, .released)
         }
         if holding.lease.hot == nil || holding.lease.hasState { pump() }
     }

@@ -14,6 +14,14 @@ final class Counters: Sendable {
     let connectionsRefused = Atomic<Int>(0)
     let forwardSessions = Atomic<Int>(0)
     let commits = Atomic<Int>(0)
+    /// Messages that were stored in the journal, and parcels that went from there to their mail directories.
+    let journalMessages = Atomic<Int>(0)
+    let journalMoved = Atomic<Int>(0)
+    /// Segments of the journal that were begun.
+    let journalSegments = Atomic<Int>(0)
+    /// Parcels that live in the journal, and bytes of segments that are not free.
+    let journalParcels = Atomic<Int>(0)
+    let journalBytes = Atomic<Int>(0)
     let possibleDuplicates = Atomic<Int>(0)
     let damaged = Atomic<Int>(0)
     let alarms = Atomic<Int>(0)

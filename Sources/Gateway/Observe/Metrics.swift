@@ -57,6 +57,12 @@ extension Metric.Declaration {
     static let commits = Self("commits_total", .counter, "Batches made durable")
     static let possibleDuplicates = Self(
         "possible_duplicates_total", .counter, "Messages sent again because a peer's reply was lost")
+    static let journalMessages = Self("journal_messages_total", .counter, "Messages stored in the journal")
+    static let journalMoved = Self(
+        "journal_moved_total", .counter, "Parcels that went from the journal to their mail directories")
+    static let journalSegments = Self("journal_segments_total", .counter, "Segments of the journal that were begun")
+    static let journalParcels = Self("journal_parcels", .gauge, "Parcels that wait in the journal")
+    static let journalBytes = Self("journal_bytes", .gauge, "Bytes of the journal's segments that are not free")
     static let damaged = Self(
         "damaged_total", .counter, "Files set aside because their content is not what was written")
     static let alarms = Self("alarms_total", .counter, "Alarms raised since the start")
@@ -98,6 +104,11 @@ extension Metric {
             Metric(.connectionsRefused, sum { $0.connectionsRefused.load(ordering: .relaxed) }),
             Metric(.forwardSessions, sum { $0.forwardSessions.load(ordering: .relaxed) }),
             Metric(.commits, sum { $0.commits.load(ordering: .relaxed) }),
+            Metric(.journalMessages, sum { $0.journalMessages.load(ordering: .relaxed) }),
+            Metric(.journalMoved, sum { $0.journalMoved.load(ordering: .relaxed) }),
+            Metric(.journalSegments, sum { $0.journalSegments.load(ordering: .relaxed) }),
+            Metric(.journalParcels, sum { $0.journalParcels.load(ordering: .relaxed) }),
+            Metric(.journalBytes, sum { $0.journalBytes.load(ordering: .relaxed) }),
             Metric(.possibleDuplicates, sum { $0.possibleDuplicates.load(ordering: .relaxed) }),
             Metric(.damaged, sum { $0.damaged.load(ordering: .relaxed) }),
             Metric(.alarms, sum { $0.alarms.load(ordering: .relaxed) }),

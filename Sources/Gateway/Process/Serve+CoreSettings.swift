@@ -24,6 +24,14 @@ extension Serve {
             serverTLS: tls.server, clientTLS: tls.client)
     }
 
+    /// Of each of `count` reactors.
+    func journalSettings(_ count: Int) -> JournalSettings {
+        guard configuration.journal.size > 0 else { return .none }
+        let segment = configuration.journal.segment
+        return JournalSettings(
+            segmentBytes: segment - segment % JournalFormat.blockBytes, limitBytes: configuration.journal.size / count)
+    }
+
     private static func interfaceAddresses() -> [IPAddress] {
         var list: UnsafeMutablePointer<ifaddrs>?
         guard getifaddrs(&list) == 0 else { return [] }

@@ -60,11 +60,18 @@ final class Serve {
         for gateway in [snapshot.system] + snapshot.gateways {
             if let why = try keeper.open(gateway) { complaints.append((gateway.domain, why)) }
         }
+        let journals = try JournalOpener(
+            dataPath: configuration.data, files: files, random: { UInt64.random(in: .min ... .max) },
+            store: { keeper.stores[$0] },
+            note: { isAlarm, event, sentence in
+                log.note("\(isAlarm ? "level=error " : "")event=\(event) detail=\"\(sentence)\"")
+            }
+        ).open(journalSettings(reactorCount), reactors: reactorCount)
         for stored in try directory.list() {
             if let fault = stored.fault { complaints.append((stored.document.domain, fault)) }
         }
         try start(
-            listeners, admin, superblock, lock, tls, directory, log, keeper, complaints, signals)
+            listeners, admin, superblock, lock, journals, tls, directory, log, keeper, complaints, signals)
     }
 
     /// Nanoseconds since 1970.
@@ -180,6 +187,7 @@ final class Serve {
 
     private func start(
         _ listeners: [[CoreListener]], _ admin: AdminProcess, _ superblock: Superblock, _ lock: SpoolLock,
+        _ journals: [JournalStart]?,
         _ tls: TLSMaterial,
         _ directory: SQLiteDirectory, _ log: LogWriter, _ keeper: StoreKeeper, _ complaints: [(String, String)],
         _ signals: sigset_t
@@ -220,7 +228,7 @@ final class Serve {
                     fromControl[index], fromMain[index],
                 ],
                 counters: counters[index], logWriter: log, logLevel: configuration.log.level,
-                quietCores: quietCores)
+                quietCores: quietCores, journal: journals?[index])
             let doorbell = doorbells[index]
             let lane = lanes[index % lanes.count]
             return Thread.start("reactor-\(index)", cpu: cpus[index]) { io.runCore(parts, pool, dns, doorbell, lane) }

@@ -9,6 +9,8 @@ struct Announcement: Sendable {
     let id: QueueID
     let bytes: Int
     let hot: HotParcel?
+    /// Where it is stored; none: in its mail directory.
+    var place = JournalPlace.none
 }
 
 /// A parcel on loan, for taking it away (design §6).
@@ -19,6 +21,7 @@ struct Lease: Sendable {
     let bytes: Int
     let hot: HotParcel?
     let hasState: Bool
+    var place = JournalPlace.none
 }
 
 /// How a lease ended.

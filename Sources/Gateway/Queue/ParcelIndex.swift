@@ -15,6 +15,8 @@ struct ParcelIndex: ~Copyable {
         var id = QueueID(high: 0, low: 0)
         var hot: HotParcel?
         var bytes = 0
+        /// Of its record in a journal; none: its file is in the mail directory.
+        var place = JournalPlace.none
         var queue: Int32 = -1
         /// Of a free entry: the next free one.
         var nextFree: Int32 = -1
@@ -25,6 +27,8 @@ struct ParcelIndex: ~Copyable {
         var state = State.free
         var hasState = false
         var delayNoticeSent = false
+        /// On its way from a journal to its mail directory.
+        var isMoving = false
     }
 
     /// So that growing never copies what is there.
@@ -49,7 +53,9 @@ struct ParcelIndex: ~Copyable {
         chunks[slot >> Self.chunkBits] + (slot & (Self.chunkEntries - 1))
     }
 
-    mutating func insert(_ id: QueueID, bytes: Int, queue: Int32, hot: HotParcel?) -> ParcelReference {
+    mutating func insert(
+        _ id: QueueID, bytes: Int, queue: Int32, hot: HotParcel?, place: JournalPlace = .none
+    ) -> ParcelReference {
         let slot: Int
         if free >= 0 {
             slot = Int(free)
@@ -62,7 +68,7 @@ struct ParcelIndex: ~Copyable {
         }
         let generation = entry(slot).pointee.generation &+ 1
         entry(slot).pointee = Entry(
-            id: id, hot: hot, bytes: bytes, queue: queue, generation: generation, state: .ready)
+            id: id, hot: hot, bytes: bytes, place: place, queue: queue, generation: generation, state: .ready)
         count += 1
         return ParcelReference(slot: Int32(slot), generation: generation)
     }

@@ -61,6 +61,7 @@ extension Queues {
                         isWhole: parcel.isWhole, isFinal: isFinal))
             case .failure(.damaged(let why)): result = .damaged(why)
             case .failure(.unreadable(let fault)): result = .unreadable(fault)
+            case .failure(.moved): result = .released
             }
             settle(queue.key, nil, [Settlement(slot: lease.slot, generation: lease.generation, result: result)])
         }

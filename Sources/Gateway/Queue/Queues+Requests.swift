@@ -102,11 +102,11 @@ extension Queues {
     }
 
     /// To look at a parcel without taking it.
-    private func view(_ reference: ParcelReference) -> Lease {
+    func view(_ reference: ParcelReference) -> Lease {
         let entry = index[reference]
         return Lease(
             slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
-            hasState: entry.hasState)
+            hasState: entry.hasState, place: entry.place)
     }
 
     private func message(_ entry: ParcelIndex.Entry, _ queue: GatewayQueue, _ parcel: LoadedParcel?) -> QueuedMessage {
@@ -145,6 +145,7 @@ extension Queues {
             case .success(let parcel): answer(.content(parcel.prefix))
             case .failure(.damaged(let why)): answer(.busy("the message can't be exported: \(why)"))
             case .failure(.unreadable(let fault)): answer(.busy("the message can't be read now (error \(fault))"))
+            case .failure(.moved): answer(.busy("the message is being moved just now; try again in a moment"))
             }
         }
     }

@@ -6,6 +6,10 @@ extension Queues {
     /// Opens sessions and hands out leases, as far as health, window and settings allow.
     func pump(_ queue: GatewayQueue) {
         queue.release(until: seconds, &index)
+        if queue.key.destination.isEmpty {
+            queue.route.store.setFlowing(
+                queue.holdReason == nil && queue.health.waitsUntil(reactor.now) == nil)
+        }
         guard queue.holdReason == nil, !isStopping else { return arm(queue) }
         for at in queue.sessions.indices
         where queue.sessions[at].wants > 0 && !queue.sessions[at].isStale && queue.readyCount > 0 {
@@ -60,7 +64,7 @@ extension Queues {
         let entry = index[reference]
         return Lease(
             slot: reference.slot, generation: reference.generation, id: entry.id, bytes: entry.bytes, hot: entry.hot,
-            hasState: entry.hasState)
+            hasState: entry.hasState, place: entry.place)
     }
 
     func sessionUp(_ key: QueueKey, _ address: SessionAddress) {

@@ -1,3 +1,4 @@
+import DequeModule
 import Protocols
 import Reactor
 
@@ -15,6 +16,15 @@ final class Queues {
         func nextTurn(_ body: @escaping () -> Void)
         /// Runs `body` after ten seconds.
         func later(_ body: @escaping () -> Void)
+        /// Asks the parcel's journal for its end.
+        func end(_ end: JournalEnd)
+        /// Makes a parcel's file in its mail directory; `then` runs when it is durable, or can't be.
+        func store(
+            _ id: QueueID, _ content: MessageContent, _ route: Route, _ envelope: Envelope, _ destination: String,
+            then: @escaping (Bool) -> Void)
+        /// Keeps what a damaged record holds beside the mail; `then` runs when that is durable, or can't be.
+        func keepDamaged(
+            _ store: Store, _ id: QueueID, _ bytes: Int, _ place: JournalPlace, then: @escaping (Bool) -> Void)
         /// Reads a parcel's envelope and first bytes.
         func load(
             _ store: Store, _ lease: Lease, contentMaxBytes: Int,
@@ -37,6 +47,12 @@ final class Queues {
     var probeSecond: UInt64 = 0
     var clock: ClockGuard
     unowned let owner: any Owner
+    /// Parcels between a journal and their mail directory, by slot.
+    var moves: [Int32: Move] = [:]
+    var departures: [Int32: (Bool) -> Void] = [:]
+    var toMove: Deque<ParcelReference> = []
+    /// Journals that are being looked through.
+    var walking: Set<Int> = []
     /// The server is stopping: nothing is opened or given any more.
     var isStopping = false
 
@@ -164,7 +180,8 @@ final class Queues {
     func enqueue(_ announcement: Announcement, hasState: Bool = false, isRecovered: Bool = false, _ routes: Routes) {
         let queue = queue(announcement.key, routes) ?? makeQueue(announcement.key, announcement.route)
         let reference = index.insert(
-            announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot)
+            announcement.id, bytes: announcement.bytes, queue: queue.number, hot: announcement.hot,
+            place: announcement.place)
         if announcement.hot != nil { hot.append(reference, announcement.hot!.content.allocatedBytes) }
         index[reference].hasState = hasState
         if isRecovered {
@@ -220,8 +237,7 @@ final class Queues {
                 queue.putBack(reference)
             case .mixed(let parcel): attempted(reference, queue, parcel, session)
             case .damaged(let why):
-                setAside(reference, queue, why)
-                credit(session)
+                setAside(reference, queue, why, session)
             case .unreadable(let fault):
                 log.alarm(
                     "unreadable", gateway: queue.route.gateway.domain, id: index[reference].id,
@@ -239,12 +255,21 @@ final class Queues {
 
     /// The end of a parcel: its file goes with the next commit.
     func leave(_ reference: ParcelReference, _ queue: GatewayQueue, credit: SessionAddress?) {
+        if waitsForMove(reference, { [self] in leave(reference, queue, credit: credit) }) { return }
         let entry = index[reference]
-        let removal = Removal(
-            store: queue.route.store, name: MailFile.name(entry.id, contentBytes: entry.bytes), bytes: entry.bytes,
-            purpose: .settled(credit: credit.map { Removal.Credit(core: $0.core, session: $0.token) }))
-        removal.hasState = entry.hasState
-        spool.remove(removal)
+        let credit = credit.map { Removal.Credit(core: $0.core, session: $0.token) }
+        if entry.place.isNone {
+            let removal = Removal(
+                store: queue.route.store, name: MailFile.name(entry.id, contentBytes: entry.bytes), bytes: entry.bytes,
+                purpose: .settled(credit: credit))
+            removal.hasState = entry.hasState
+            spool.remove(removal)
+        } else {
+            owner.end(
+                JournalEnd(
+                    place: entry.place, id: entry.id, store: queue.route.store, bytes: entry.bytes,
+                    purpose: .settled(credit: credit)))
+        }
         forget(reference, queue)
     }
 
@@ -259,10 +284,33 @@ final class Queues {
         index.remove(reference)
     }
 
-    private func setAside(_ reference: ParcelReference, _ queue: GatewayQueue, _ why: String) {
+    private func setAside(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ why: String, _ session: SessionAddress?
+    ) {
+        if waitsForMove(reference, { [self] in setAside(reference, queue, why, session) }) { return }
         let entry = index[reference]
+        guard entry.place.isNone else { return setAsideRecord(reference, queue, why, session) }
         setAside(entry.id, entry.bytes, in: queue.route.store, why)
         forget(reference, queue)
+        credit(session)
+    }
+
+    /// A record that is not what was written: its bytes are kept before its segment is used again, and nobody gets it.
+    private func setAsideRecord(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ why: String, _ session: SessionAddress?
+    ) {
+        let entry = index[reference]
+        owner.keepDamaged(queue.route.store, entry.id, entry.bytes, entry.place) { [self] isKept in
+            guard isKept else {
+                return owner.later { [self] in setAsideRecord(reference, queue, why, session) }
+            }
+            log.alarm(
+                "damaged", gateway: queue.route.gateway.domain, id: entry.id,
+                "\(why); set aside as \(MailFile.name(entry.id, contentBytes: entry.bytes))\(MailFile.damagedSuffix), not sent"
+            )
+            counters.damaged.add(1, ordering: .relaxed)
+            leave(reference, queue, credit: session)
+        }
     }
 
     /// A file that is not what was written: it gets another name, and nobody gets it.
@@ -349,10 +397,20 @@ final class Queues {
             postpone(reference, queue, seconds: seconds)
             return credit(session)
         }
+        if waitsForMove(
+            reference,
+            { [self] in wait(reference, queue, state, before: before, seconds: seconds, session) })
+        {
+            return
+        }
         let id = index[reference].id
+        let isInJournal = !index[reference].place.isNone
         spool.writeState(
             StateFile(store: queue.route.store, id: id, state: state) { [self] in
                 guard index.holds(reference) else { return }
+                if isInJournal {
+                    return moveRemembered(reference, queue, state, seconds: seconds, session)
+                }
                 index[reference].hasState = true
                 index[reference].delayNoticeSent = state.delayNoticeSent
                 // What is left of it is known only with its state file.
@@ -360,6 +418,25 @@ final class Queues {
                 postpone(reference, queue, seconds: seconds)
                 credit(session)
             })
+    }
+
+    /// A parcel of which there is something to remember goes to its mail directory, where the state file is already.
+    private func moveRemembered(
+        _ reference: ParcelReference, _ queue: GatewayQueue, _ state: ParcelState, seconds: Int,
+        _ session: SessionAddress?
+    ) {
+        let again = { [self] in moveRemembered(reference, queue, state, seconds: seconds, session) }
+        if waitsForMove(reference, again) { return }
+        let then = { [self] (isMoved: Bool) in
+            guard isMoved else { return owner.later(again) }
+            index[reference].hasState = true
+            index[reference].delayNoticeSent = state.delayNoticeSent
+            cool(reference)
+            postpone(reference, queue, seconds: seconds)
+            credit(session)
+        }
+        // Asked for by the journal meanwhile.
+        if index[reference].place.isNone { then(true) } else { move(reference, then: then) }
     }
 
     private func postpone(_ reference: ParcelReference, _ queue: GatewayQueue, seconds delay: Int) {

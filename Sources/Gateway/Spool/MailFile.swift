@@ -197,6 +197,16 @@ enum MailFile {
         return fileBytes < sizes.contentOffset + sizes.contentBytes
     }
 
+    /// A file that is what was written, to its last byte.
+    static func isWhole(_ bytes: [UInt8], of id: QueueID) -> Bool {
+        guard let head = try? readHead(bytes[...], of: id),
+            bytes.count == head.sizes.contentOffset + head.sizes.contentBytes
+        else { return false }
+        return bytes.withUnsafeBytes {
+            cr_crc32c(0, $0.baseAddress! + head.sizes.contentOffset, head.sizes.contentBytes)
+        } == head.sizes.contentCRC
+    }
+
     /// A parsed head: the content's bytes are not looked at.
     struct Head: Equatable, Sendable {
         var sizes: Sizes
@@ -219,6 +229,18 @@ enum MailFile {
         guard sizes.id == id else { throw .otherMessage(sizes.id) }
         var parser = HeadParser(rest: head)
         return try parser.parse(sizes)
+    }
+
+    /// The head of a record in a journal, which has the first line's numbers in its own header.
+    static func readHead(
+        record head: ArraySlice<UInt8>, of id: QueueID, contentBytes: Int, linesBeginningWithDot: Int,
+        contentCRC: UInt32
+    ) throws(Damage) -> Head {
+        var parser = HeadParser(rest: head)
+        return try parser.parse(
+            Sizes(
+                id: id, headBytes: head.count, contentBytes: contentBytes, linesBeginningWithDot: linesBeginningWithDot,
+                contentCRC: contentCRC))
     }
 
     private struct HeadParser {

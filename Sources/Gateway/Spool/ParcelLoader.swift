@@ -9,6 +9,8 @@ enum LoadFault: Error {
     case damaged(String)
     /// An `errno`: try again later.
     case unreadable(Int32)
+    /// It is not in the journal any more, but in its mail directory: ask again (design rule J7).
+    case moved
 }
 
 /// A parcel read back from its file (or taken from memory).
@@ -45,6 +47,9 @@ struct ParcelLoader {
                     LoadedParcel(
                         envelope: hot.envelope, state: ParcelState(), sizes: sizes, content: hot.content, file: nil,
                         prefix: prefixBytes > 0 ? hot.content.prefix(prefixBytes) : [])))
+        }
+        if !lease.place.isNone {
+            return fromJournal(lease, prefixBytes: prefixBytes, length: Self.recordReadBytes + lease.bytes, then)
         }
         let name = MailFile.name(lease.id, contentBytes: lease.bytes)
         var steps: [FileStep] = []
@@ -99,6 +104,55 @@ struct ParcelLoader {
                 start(main.data, store, name, lease, state, prefixBytes, then)
             }
         }
+    }
+
+    /// Most heads fit.
+    static let recordReadBytes = 4 << 10
+
+    /// The whole record, into memory.
+    private func fromJournal(
+        _ lease: Lease, prefixBytes: Int, length: Int, _ then: @escaping (Result<LoadedParcel, LoadFault>) -> Void
+    ) {
+        guard let shelf = files.shelf else { preconditionFailure("a parcel of a journal, without one") }
+        let place = lease.place
+        let handle = shelf.slot(place).handle.load(ordering: .relaxed)
+        files.run([.read(handle, at: Int64(place.offset), length: length)], on: .bulk, of: shelf) { outcomes in
+            let outcome = outcomes[0]
+            guard outcome.isDone else { return then(.failure(.unreadable(outcome.fault))) }
+            let header = outcome.data.withUnsafeBytes {
+                JournalRecordHeader($0, at: place.offset, shelf.life(place))
+            }
+            // Looked at after the read: had its segment begun another life before, this shows it.
+            guard shelf.holds(place) else { return then(.failure(.moved)) }
+            guard let header, header.kind == .parcel, header.id == lease.id, header.contentBytes == lease.bytes else {
+                return then(.failure(.damaged("its record in the journal can't be read")))
+            }
+            if header.recordBytes > length, outcome.data.count == length {
+                return fromJournal(lease, prefixBytes: prefixBytes, length: header.recordBytes, then)
+            }
+            then(Self.parcel(header, outcome.data, prefixBytes))
+        }
+    }
+
+    private static func parcel(
+        _ header: JournalRecordHeader, _ data: [UInt8], _ prefixBytes: Int
+    ) -> Result<LoadedParcel, LoadFault> {
+        let contentStart = JournalFormat.unitBytes + header.headBytes
+        guard data.count >= contentStart + header.contentBytes,
+            let head = try? MailFile.readHead(
+                record: data[JournalFormat.unitBytes..<contentStart], of: header.id, contentBytes: header.contentBytes,
+                linesBeginningWithDot: header.linesBeginningWithDot, contentCRC: header.contentCRC)
+        else { return .failure(.damaged("its record in the journal is cut off")) }
+        guard data.withUnsafeBytes({ header.isIntact($0) }) else {
+            return .failure(.damaged(MailFile.Damage.contentChecksum.description))
+        }
+        let content = MessageContent()
+        data.withUnsafeBytes { content.append(header.content($0)) }
+        content.linesBeginningWithDot = header.linesBeginningWithDot
+        return .success(
+            LoadedParcel(
+                envelope: head.envelope, state: ParcelState(), sizes: head.sizes, content: content, file: nil,
+                prefix: prefixBytes > 0 ? content.prefix(prefixBytes) : []))
     }
 
     private func whole(

@@ -22,7 +22,9 @@ final class Recovery {
 
     private var key: QueueKey { QueueKey(gatewayID: store.gatewayID) }
 
-    func start() {
+    func start() { StrandedMail(core: core, store: store).bringBack { [self] in list() } }
+
+    private func list() {
         core.calls.run([.list(store.directory)], on: .bulk, of: store) { [self] outcomes in
             guard outcomes[0].isDone else {
                 core.log.alarm(
@@ -144,7 +146,7 @@ final class Recovery {
                 if parcel.envelope.recipients[0].domain != nil {
                     destination = core.systemDestination(parcel.envelope.recipients[0].path)
                 }
-            case .failure(.unreadable):
+            case .failure(.unreadable), .failure(.moved):
                 // Not now; it must not be taken for mail that is only kept.
                 return core.later { [self] in enqueue(id, contentBytes, hasState: hasState) }
             case .failure(.damaged(let why)):

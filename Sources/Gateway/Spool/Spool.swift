@@ -46,19 +46,28 @@ final class Spool {
     private var stubbornStates: [StateFile] = []
     private var retryAt: UInt64 = 0
 
+    /// What a journal made durable the end of.
+    private(set) var ended: [JournalEnd] = []
+    /// A journal's write or sync failed; its ends are written again elsewhere.
+    private(set) var journalFault: Int32?
+    /// Mail that is expected to leave soon goes here; nil: everything goes to the mail directories.
+    let journal: Journal?
+
     private(set) var commits: UInt64 = 0
     private(set) var committedMessages: UInt64 = 0
 
     /// - Parameter token: comes back with the spool's own file tasks.
-    init(reactor: Reactor, token: Token) {
+    init(reactor: Reactor, token: Token, journal: Journal? = nil) {
         self.reactor = reactor
         self.token = token
+        self.journal = journal
     }
 
     // MARK: What the owner asks
 
     /// Adds a whole message to the batches that gather. Its quota must have been charged.
     func commit(_ message: IncomingMessage) {
+        if message.then == nil, let journal, journal.take(message) { return }
         for parcel in message.parcels {
             let gathering = stream(parcel.store.device).gathering
             guard gathering.messages.last !== message else { continue }
@@ -83,7 +92,7 @@ final class Spool {
 
     /// Bytes that wait for a commit of this file system or are in one.
     func pendingBytes(on device: Device) -> Int { streams.first { $0.device === device }?.bytes ?? 0 }
-    var isIdle: Bool { streams.allSatisfy(\.isIdle) }
+    var isIdle: Bool { streams.allSatisfy(\.isIdle) && journal?.isIdle ?? true }
 
     /// Once a turn, after everything else: starts the next commits, where a lane has room for one.
     func flush() {
@@ -96,6 +105,7 @@ final class Spool {
         for stream in streams {
             if let batch = stream.next(now: reactor.now) { reactor.backend.run(batch.makeTask(token), on: .commit) }
         }
+        journal?.flush()
     }
 
     /// Once a second: the file systems whose oldest commit began to take too long, or ended after that.
@@ -108,10 +118,21 @@ final class Spool {
         committed.removeAll(keepingCapacity: true)
         removed.removeAll(keepingCapacity: true)
         stated.removeAll(keepingCapacity: true)
+        ended.removeAll(keepingCapacity: true)
         setbacks.removeAll()
+        journalFault = nil
     }
 
     // MARK: What the lane brings
+
+    /// A task of the journal is done.
+    func journalFinished(_ task: FileTask) {
+        guard let outcome = journal?.finished(task) else { preconditionFailure("a task of no journal") }
+        for message in outcome.messages where message.fault == nil { committedMessages += 1 }
+        committed += outcome.messages
+        ended += outcome.ends
+        if let fault = outcome.fault { journalFault = fault }
+    }
 
     /// A batch is done: judges each message, removal and state.
     func finished(_ task: FileTask) {
@@ -165,6 +186,8 @@ final class Spool {
     /// All file systems have answered.
     private func conclude(_ message: IncomingMessage) {
         committed.append(message)
+        // What comes out of a journal is still there; the next attempt clears its way itself.
+        guard message.then == nil else { return }
         guard message.fault != nil else {
             committedMessages += 1
             return
@@ -282,6 +305,7 @@ private final class Batch {
             let name = MailFile.name(message.idText, contentBytes: message.content.count)
             for parcel in message.parcels where parcel.store.device === device {
                 directory = parcel.store.directory
+                if message.then != nil { task.steps.append(.unlink(in: directory, name: name)) }
                 parcel.step = task.steps.count
                 task.steps.append(
                     message.isLarge
@@ -319,6 +343,9 @@ final class IncomingMessage {
     /// What the parcels' stores were charged.
     var chargedBytes = 0
     var fault: CommitFault?
+    /// Of a parcel that comes from a journal: it goes to its mail directory in any case, in the place of what an attempt that failed may
+    /// have left there.
+    var then: ((CommitFault?) -> Void)?
     /// Those that it is in and that are not done.
     fileprivate var batchesLeft = 0
 
@@ -339,6 +366,8 @@ final class IncomingParcel {
     fileprivate var step = 0
     /// It has its name in the mail directory.
     fileprivate var isPlaced = false
+    /// Its record, when it is in a journal.
+    var place = JournalPlace.none
     private var prefix: UnsafeMutableRawBufferPointer?
 
     init(route: Route, envelope: Envelope, destination: String = "") {
@@ -349,6 +378,11 @@ final class IncomingParcel {
     }
 
     deinit { prefix?.deallocate() }
+
+    /// Of its record in a journal.
+    func recordBytes(_ contentBytes: Int) -> Int {
+        JournalFormat.padded(JournalFormat.unitBytes + head.count + contentBytes, to: JournalFormat.unitBytes)
+    }
 
     /// First line, head and content; valid as long as this parcel and the content.
     fileprivate func vectors(_ idText: String, _ content: MessageContent) -> [IOVector] {
@@ -373,6 +407,8 @@ struct CommitFault: Sendable {
     /// Which of its reactor's commits failed: one is one failure, however many messages it had; nil: a large message that failed
     /// before its commit.
     var commit: UInt64?
+    /// It was the journal's: the mail directory is not to blame.
+    var isJournal = false
     var isFull: Bool { fault == ENOSPC || fault == EDQUOT }
 }
 

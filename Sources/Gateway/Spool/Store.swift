@@ -61,6 +61,13 @@ final class Store: Sendable {
     /// Number of the commit that failed last, by its reactor's count: a commit is one failure, however many messages it had.
     let lastFailedCommit = Atomic<UInt64>(0)
 
+    /// Its mail is expected to leave soon: its primary takes mail, as far as its home knows.
+    private let flowing = Atomic<Bool>(true)
+    var isFlowing: Bool { flowing.load(ordering: .relaxed) }
+    func setFlowing(_ isFlowing: Bool) {
+        if isFlowing != self.isFlowing { flowing.store(isFlowing, ordering: .relaxed) }
+    }
+
     private let closing = Atomic<Bool>(false)
     private let close: @Sendable (FileHandle) -> Void
 

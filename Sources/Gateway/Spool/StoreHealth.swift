@@ -6,6 +6,10 @@ extension Core {
     /// Design rule M5: after a second failed commit in a row the mail directory is failed, until a trial gets through.
     func noteFailure(_ fault: CommitFault, _ id: QueueID) {
         let store = fault.store
+        if fault.isJournal {
+            return log.note(
+                .warning, "refused", "\(id): the journal could not be written; the sender was told to try again")
+        }
         if let commit = fault.commit.map({ $0 << 16 | UInt64(index) }),
             store.lastFailedCommit.exchange(commit, ordering: .relaxed) == commit
         {

@@ -186,15 +186,24 @@ extension SimulatedDay {
     func noteOpenHandovers() {
         defer { collectNotes() }
         var perLink: [String: Int] = [:]
+        let journal = SimulatedJournal(world.disk)
         for (domain, path) in storesWithOurs {
+            var stored: [(id: QueueID, envelope: Envelope)] = []
+            let gatewayID = gateway.directory.snapshot.gateway(forDomain: domain)?.id ?? Gateway.systemID
+            for record in journal.live where record.gatewayID == gatewayID {
+                stored.append((record.id, record.envelope))
+            }
             for name in world.disk.names(in: path) ?? [] {
-                guard case .message(let id, _) = MailFile.entry(name), arrivals.ids.contains(id.description),
+                guard case .message(let id, _) = MailFile.entry(name), !stored.contains(where: { $0.id == id }),
                     let bytes = world.disk.contents(of: "\(path)/\(name)"),
                     let head = try? MailFile.readHead(bytes[...], of: id)
                 else { continue }
+                stored.append((id, head.envelope))
+            }
+            for (id, envelope) in stored where arrivals.ids.contains(id.description) {
                 let state = world.disk.contents(of: "\(path)/\(MailFile.stateName(id))").flatMap { ParcelState($0) }
                 var links: [String] = []
-                for (at, recipient) in head.envelope.recipients.enumerated()
+                for (at, recipient) in envelope.recipients.enumerated()
                 where state?.settled.contains(at) != true {
                     let key = "\(id) \(recipient.path)"
                     guard let arrival = arrivals.byRecipient[key]?.last else { continue }

@@ -71,9 +71,12 @@ extension SimulatedDay {
             guard gateway.run(seconds: 5, until: { world.counters.fileParts >= parts }) else { return }
             troubles.settlesCut += 1
         } else {
-            // Between a file's last byte and the sync that covers it, or nearly there.
-            let placed = world.counters.filesPlaced
-            guard gateway.run(seconds: 10, until: { world.counters.filesPlaced > placed }) else { return }
+            // Between a file's last byte, or a journal's, and the sync that covers it, or nearly there.
+            let written = world.counters.filesPlaced + world.counters.logWrites
+            guard
+                gateway.run(
+                    seconds: 10, until: { world.counters.filesPlaced + world.counters.logWrites > written })
+            else { return }
             let parts = world.counters.fileParts + [0, world.draw(6), world.draw(100)][world.draw(3)]
             guard gateway.run(seconds: 5, until: { world.counters.fileParts >= parts }) else { return }
             troubles.acceptsCut += 1
@@ -86,6 +89,7 @@ extension SimulatedDay {
         collectArrivals()
         collectNotes()
         note("end: \(how)")
+        countJournal()
         switch how {
         case .kill: gateway.kill()
         case .powerLoss: gateway.losePower()
@@ -103,8 +107,11 @@ extension SimulatedDay {
         repairDisks()
         while true {
             gateway.coreCount = 1 + world.draw(4)
+            if world.draw(8) == 0 { gateway.journal = Self.journal(UInt64(world.draw(1_000))) }
             if world.draw(6) == 0 {
-                if try gateway.startAndFail(afterSteps: world.draw(16)) { troubles.startsCut += 1 }
+                // Some in the middle of what opening the journal takes.
+                let steps = world.draw(2) == 0 ? world.draw(16) : world.draw(120)
+                if try gateway.startAndFail(afterSteps: steps) { troubles.startsCut += 1 }
                 endProcess([.kill, .powerLoss][world.draw(2)])
                 continue
             }

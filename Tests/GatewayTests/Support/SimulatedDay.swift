@@ -109,6 +109,10 @@ final class SimulatedDay {
         var notesOrphaned = 0
         var lateListings = 0
         var blackholes = 0
+        var journaled = 0
+        var moved = 0
+        var segments = 0
+        var recovered = 0
     }
 
     init(seed: UInt64) throws {
@@ -121,8 +125,9 @@ final class SimulatedDay {
         if settings.syncDelay.upperBound < 1_000_000 { settings.syncDelay = 100_000...2_000_000 }
         var random = SimulatedRandom(seed: seed ^ 0x6461_7973)
         let memoryBytes = random.pick([1 << 20, 16 << 20])
+        let cores = 1 + random.below(4)
         gateway = try SimulatedGateway(
-            seed: seed, cores: 1 + random.below(4), world: settings,
+            seed: seed, cores: cores, world: settings, journal: Self.journal(random.next()),
             "a.test forward.server=198.51.100.1 retry.schedule=[5s,20s] forward.concurrency=4",
             "b.test forward.server=198.51.100.2 retry.schedule=[10s] quota.enabled=true quota.messages=\(Self.quotaMessages)",
             "c.test forward.server=198.51.100.3 retry.schedule=[3s,30s] forward.concurrency=2"
@@ -151,6 +156,13 @@ final class SimulatedDay {
                 ][(at + Int(seed)) % 4]
             primary.act = { [unowned self] in act($0, at) }
         }
+    }
+
+    /// In three of four worlds, so small that its segments are used again many times a day.
+    static func journal(_ number: UInt64) -> JournalSettings {
+        guard number % 4 > 0 else { return .none }
+        let segmentBytes = JournalFormat.segmentMinBytes << Int(number / 4 % 3)
+        return JournalSettings(segmentBytes: segmentBytes, limitBytes: segmentBytes * Int(4 + number / 16 % 5))
     }
 
     var world: SimulatedWorld { gateway.world }
@@ -332,6 +344,7 @@ final class SimulatedDay {
     private func lastEnd() throws {
         guard failures.isEmpty else { return }
         collectArrivals()
+        countJournal()
         let before = arrivals.count
         let open = arrivals.openCount
         if world.draw(2) == 0 { gateway.losePower() } else { gateway.kill() }
@@ -348,21 +361,35 @@ final class SimulatedDay {
         lookAtResidue()
     }
 
+    /// What the journals did in this run of the process.
+    func countJournal() {
+        for counters in gateway.counters {
+            troubles.journaled += counters.journalMessages.load(ordering: .relaxed)
+            troubles.moved += counters.journalMoved.load(ordering: .relaxed)
+            troubles.segments += counters.journalSegments.load(ordering: .relaxed)
+        }
+        troubles.recovered += SimulatedJournal(world.disk).live.count
+    }
+
     // MARK: What must hold at any time, and at rest
 
     private func lookAtQuotas() {
         let promised = Set(ledger.compactMap { $0.id?.description })
-        let sizes = { [world] (path: String) -> [Int] in
-            (world.disk.names(in: path) ?? []).compactMap {
-                guard case .message(let id, let bytes) = MailFile.entry($0), promised.contains(id.description) else {
-                    return nil
+        let journal = SimulatedJournal(world.disk)
+        let sizes = { [world, gateway] (domain: String, path: String) -> [Int] in
+            let id = gateway.directory.snapshot.gateway(forDomain: domain)!.id
+            let records = journal.live.filter { $0.gatewayID == id && promised.contains($0.id.description) }
+            return records.map(\.contentBytes)
+                + (world.disk.names(in: path) ?? []).compactMap {
+                    guard case .message(let id, let bytes) = MailFile.entry($0), promised.contains(id.description),
+                        !records.contains(where: { $0.id == id })
+                    else { return nil }
+                    return bytes
                 }
-                return bytes
-            }
         }
-        let messages = sizes(SimulatedGateway.path(of: "b.test")).count
+        let messages = sizes("b.test", SimulatedGateway.path(of: "b.test")).count
         if messages > Self.quotaMessages { fail("quota", "\(messages) messages in b.test") }
-        let bytes = sizes("\(Self.secondPath)/d").reduce(0, +)
+        let bytes = sizes("d.test", "\(Self.secondPath)/d").reduce(0, +)
         if bytes > Self.quotaBytes { fail("quota", "\(bytes) bytes in d.test") }
     }
 
@@ -448,6 +475,9 @@ final class SimulatedDay {
             ("flushes", troubles.flushes), ("admin-deletes", troubles.removals), ("admin-bounces", troubles.returns),
             ("next-hop-changes", troubles.nextHopChanges), ("notes-orphaned", troubles.notesOrphaned),
             ("late-listings", troubles.lateListings),
+            ("journaled", troubles.journaled),
+            ("moved", troubles.moved), ("segments", troubles.segments), ("recovered", troubles.recovered),
+            ("log-writes", world.logWrites),
         ]
     }
 }

@@ -20,8 +20,12 @@ final class SimulatedGateway {
     var coreCount: Int
     /// Of the next start: slots of the mailboxes between reactors.
     var mailboxCapacity = 1024
-    /// File handles of a gateway at rest: the data folder's and one a store.
-    private(set) var handlesAtRest = 0
+    /// Of the next start.
+    var journal = JournalSettings.none
+    private(set) var journals: [JournalStart]?
+    /// File handles of a gateway at rest: the data folder's, one a store, and the journals' segments.
+    var handlesAtRest: Int { otherHandles + (journals?[0].shelf.openFiles ?? 0) }
+    private var otherHandles = 0
     private let change: (inout CoreSettings) -> Void
     private(set) var keeper: StoreKeeper
     private(set) var cores: [Core] = []
@@ -45,12 +49,13 @@ final class SimulatedGateway {
     ///   - gateways: `domain key=value …`, one each.
     ///   - change: what the reactors' settings have else than usual.
     init(
-        seed: UInt64 = 1, cores coreCount: Int = 2, world settings: SimulatedSettings = .quiet, _ gateways: String...,
+        seed: UInt64 = 1, cores coreCount: Int = 2, world settings: SimulatedSettings = .quiet,
+        journal: JournalSettings = .none, _ gateways: String...,
         change: @escaping (inout CoreSettings) -> Void = { _ in }
     ) throws {
         world = SimulatedWorld(seed: seed, settings: settings)
         directory = try SQLiteDirectory(inMemoryWith: { 1_767_225_600_000 })
-        (self.coreCount, self.change) = (coreCount, change)
+        (self.coreCount, self.change, self.journal) = (coreCount, change, journal)
         lastSeen = world.wallNow
         keeper = StoreKeeper(
             dataPath: Self.dataPath, files: world.disk, directory: directory, random: { 0 }, close: { _ in })
@@ -90,6 +95,7 @@ final class SimulatedGateway {
 
     /// What a start does before there are threads.
     private func openStores(_ files: any FileExecutor) throws -> Superblock {
+        journals = nil
         let folder = FileHandle(world.disk.carryOut(.openDirectory(path: Self.dataPath, create: true)).value)
         let superblock = try Superblock.open(
             folder, path: Self.dataPath, files: files, wall: world.wallNow,
@@ -104,12 +110,24 @@ final class SimulatedGateway {
         for gateway in [directory.snapshot.system] + directory.snapshot.gateways {
             if let why = try keeper.open(gateway) { complaints.append(why) }
         }
+        let keeper = keeper
+        journals = try JournalOpener(
+            dataPath: Self.dataPath, files: files, random: { [world] in UInt64(world.draw(Int.max)) },
+            store: { keeper.stores[$0] },
+            note: { [weak self] isAlarm, event, sentence in
+                if isAlarm { self?.openingAlarms.append(event) }
+                Self.log?.note("event=\(event) detail=\"\(sentence)\"")
+            }
+        ).open(journal, reactors: coreCount)
         return superblock
     }
 
+    /// What opening the journal alarmed of, since the beginning.
+    private(set) var openingAlarms: [String] = []
+
     func start() throws {
         let superblock = try openStores(world.disk)
-        handlesAtRest = world.disk.openHandles
+        otherHandles = world.disk.openHandles - (journals?.reduce(0) { $0 + $1.free.count } ?? 0)
         let doorbells = (0..<coreCount).map { _ in Doorbell(simulated: true) }
         let boxes = (0..<coreCount).map { _ in
             (0..<coreCount).map { Mailbox<CoreMessage>(to: doorbells[$0], capacity: mailboxCapacity) }
@@ -125,7 +143,7 @@ final class SimulatedGateway {
                 listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
-                counters: counters[index], logWriter: Self.log, logLevel: .info)
+                counters: counters[index], logWriter: Self.log, logLevel: .info, journal: journals?[index])
             return Core(parts, backend: world.makeBackend(index: index, doorbell: doorbells[index]))
         }
         for core in cores { core.start() }
@@ -195,7 +213,7 @@ final class SimulatedGateway {
         try store(gateway)
         let domain = String(gateway.prefix { $0 != " " })
         if let why = try keeper.open(directory.snapshot.gateway(forDomain: domain)!) { complaints.append(why) }
-        handlesAtRest += 1
+        otherHandles += 1
         publish()
     }
 
@@ -210,7 +228,7 @@ final class SimulatedGateway {
         _ = disk.carryOut(.rename(in: stores, from: domain, to: stores, name: "\(domain).deleted-\(gateway.id)"))
         _ = disk.carryOut(.close(stores))
         // When the last user of the store has gone.
-        handlesAtRest -= 1
+        otherHandles -= 1
         publish()
     }
 
