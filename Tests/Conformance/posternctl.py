@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import journal
 from harness import (GATEWAY_NAME, MESSAGE_SIZE_LIMIT, ROOT, Service, Skip, certificate, certificate_authority,
                      free_port, scratch_folder)
 
@@ -116,6 +117,8 @@ class Postern(Gateway):
             "listen": {"smtp": [f"127.0.0.1:{self.port}"], "admin": [f"127.0.0.1:{self.admin_port}"]},
             "tls": {"certificates": [{"certificate": str(tls.certificate), "key": str(tls.key)}]},
             "limits": {"messageSize": message_size},
+            # So small that its segments are used again many times in each run.
+            "journal": {"segment": 1 << 20, "size": 32 << 20},
         }
         if name_servers:
             configuration["dns"] = {"servers": name_servers}
@@ -187,8 +190,10 @@ class Postern(Gateway):
         return int(self.command("status")["queued"])
 
     def spooled(self) -> set[tuple[str, str]]:
-        return {(name.partition("-")[0], store.name) for store in self.stores() for name in os.listdir(store)
-                if name.endswith(".eml")}
+        """Of a gateway that has ended: what is in mail directories and journals."""
+        files = {(name.partition("-")[0], store.name) for store in self.stores() for name in os.listdir(store)
+                 if name.endswith(".eml")}
+        return files | {parcel for parcel in journal.spooled(self.folder / "data/journal") if parcel[1][0] != "@"}
 
     def stores(self) -> list[Path]:
         return [store for store in (self.folder / "data/stores").iterdir() if not store.name.startswith("@")]

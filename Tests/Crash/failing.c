@@ -173,6 +173,19 @@ ssize_t pread(int file, void *bytes, size_t length, off_t offset) {
 
 ssize_t pread64(int file, void *bytes, size_t length, off64_t offset) { return pread(file, bytes, length, offset); }
 
+ssize_t pwritev(int file, const struct iovec *vectors, int count, off_t offset) {
+    size_t length = 0, allowed;
+    for (int at = 0; at < count; at++) length += vectors[at].iov_len;
+    if (shortened(file, length, &allowed) < 0) return -1;
+    if (allowed == length) return syscall(SYS_pwritev, file, vectors, count, offset, 0);
+    size_t part = allowed < vectors[0].iov_len ? allowed : vectors[0].iov_len;
+    return syscall(SYS_pwrite64, file, vectors[0].iov_base, part, offset);
+}
+
+ssize_t pwritev64(int file, const struct iovec *vectors, int count, off64_t offset) {
+    return pwritev(file, vectors, count, offset);
+}
+
 int fsync(int file) {
     if (fails(SYNC_FILE, file)) return refuse();
     return (int)syscall(SYS_fsync, file);
