@@ -117,8 +117,6 @@ class Postern(Gateway):
             "listen": {"smtp": [f"127.0.0.1:{self.port}"], "admin": [f"127.0.0.1:{self.admin_port}"]},
             "tls": {"certificates": [{"certificate": str(tls.certificate), "key": str(tls.key)}]},
             "limits": {"messageSize": message_size},
-            # So small that its segments are used again many times in each run.
-            "journal": {"segment": 1 << 20, "size": 32 << 20},
         }
         if name_servers:
             configuration["dns"] = {"servers": name_servers}

@@ -94,7 +94,7 @@ public struct Configuration: Sendable {
         /// Bytes of one segment's file.
         public internal(set) var segment = 67_108_864
         /// Bytes of all segments; 0: no journal.
-        public internal(set) var size = 4_294_967_296
+        public internal(set) var size = 0
     }
 
     public struct Trust: Hashable, Sendable {
