@@ -71,9 +71,10 @@ enum JournalTarget {
             guard end + JournalFormat.padded(total, to: JournalFormat.blockBytes) <= bytes.count, spoiled.isEmpty else {
                 return
             }
+            let first = count
             write(sizes.count, total) { target, at, life, number in
                 let size = sizes[number]
-                var header = JournalRecordHeader(kind: .parcel, id: id(number), gatewayID: 3)
+                var header = JournalRecordHeader(kind: .parcel, id: Self.id(first, number), gatewayID: 3)
                 (header.headBytes, header.contentBytes) = (4, size)
                 let text = [UInt8](repeating: UInt8(truncatingIfNeeded: size), count: 4 + size)
                 text.withUnsafeBytes { raw in
@@ -89,16 +90,17 @@ enum JournalTarget {
         mutating func settle(_ count: Int) {
             let total = 64 + 64 * count
             guard count > 0, end + JournalFormat.blockBytes <= bytes.count, spoiled.isEmpty else { return }
+            let first = self.count
             write(count, total) { target, at, life, number in
-                var header = JournalRecordHeader(kind: .settle, id: id(number), gatewayID: 3)
+                var header = JournalRecordHeader(kind: .settle, id: Self.id(first, number), gatewayID: 3)
                 (header.settledGeneration, header.settledOffset) = (life.generation, 64 * number)
                 header.write(target, at: at, life)
                 return header
             }
         }
 
-        private func id(_ number: Int) -> QueueID {
-            QueueID(milliseconds: 1_767_225_600_000, start: 1, reactor: 0, counter: count + UInt32(number))
+        private static func id(_ first: UInt32, _ number: Int) -> QueueID {
+            QueueID(milliseconds: 1_767_225_600_000, start: 1, reactor: 0, counter: first + UInt32(number))
         }
 
         private mutating func write(
@@ -106,6 +108,7 @@ enum JournalTarget {
             _ fill: (UnsafeMutableRawPointer, Int, JournalFormat.Life, Int) -> JournalRecordHeader
         ) {
             let batch = end..<(end + JournalFormat.padded(total, to: JournalFormat.blockBytes))
+            let (end, syncedEnd) = (end, syncedEnd)
             var at = end + 64
             var headers: [(Int, JournalRecordHeader)] = []
             bytes.withUnsafeMutableBytes { raw in
@@ -124,7 +127,7 @@ enum JournalTarget {
             batches.append(batch)
             marks.append(syncedEnd)
             count += UInt32(records)
-            end = batch.upperBound
+            self.end = batch.upperBound
         }
 
         mutating func spoil(_ at: Int, _ value: UInt8) {
