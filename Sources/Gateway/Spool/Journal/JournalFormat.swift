@@ -171,7 +171,7 @@ struct JournalRecordHeader: Equatable, Sendable {
     var settledGeneration: UInt64 = 0
     var settledOffset = 0
 
-    private static let magic: UInt16 = 0x524a
+    private static let magic: UInt32 = 0x524a
 
     /// With all that belongs to it, a multiple of 64.
     var recordBytes: Int {
@@ -180,7 +180,7 @@ struct JournalRecordHeader: Equatable, Sendable {
 
     func write(_ target: UnsafeMutableRawPointer, at offset: Int, _ life: JournalFormat.Life) {
         target.initializeMemory(as: UInt8.self, repeating: 0, count: JournalFormat.unitBytes)
-        target.storeBytes(of: Self.magic.littleEndian, as: UInt16.self)
+        target.storeBytes(of: Self.magic.littleEndian, as: UInt32.self)
         target.storeBytes(of: kind.rawValue, toByteOffset: 8, as: UInt8.self)
         target.storeBytes(of: UInt32(headBytes).littleEndian, toByteOffset: 12, as: UInt32.self)
         target.storeBytes(of: UInt32(contentBytes).littleEndian, toByteOffset: 16, as: UInt32.self)
@@ -203,7 +203,7 @@ struct JournalRecordHeader: Equatable, Sendable {
     ///   - bytes: at least the header; the record's other bytes are not looked at.
     ///   - offset: where the record stands in its segment.
     init?(_ bytes: UnsafeRawBufferPointer, at offset: Int, _ life: JournalFormat.Life) {
-        guard let header = bytes.unit(0), UInt16(truncatingIfNeeded: header.half(0)) == Self.magic,
+        guard let header = bytes.unit(0), header.half(0) == Self.magic,
             header.half(4) == life.checksum(header, at: offset), let kind = Kind(rawValue: header[8])
         else { return nil }
         self.kind = kind

@@ -59,8 +59,12 @@ enum JournalTarget {
         private var life = JournalTarget.life
         private var written: [Written] = []
         private var batches: [Range<Int>] = []
+        /// Of each batch, the bytes that say something: its zeros may be anything.
+        private var parts: [[Range<Int>]] = []
         private var marks: [Int] = []
+        /// Places of bytes that are not what was written.
         private var spoiled: Set<Int> = []
+        private var original: [Int: UInt8] = [:]
         private(set) var end = JournalFormat.blockBytes
         var syncedEnd = JournalFormat.blockBytes
         private var count: UInt32 = 0
@@ -107,8 +111,9 @@ enum JournalTarget {
             _ records: Int, _ total: Int,
             _ fill: (UnsafeMutableRawPointer, Int, JournalFormat.Life, Int) -> JournalRecordHeader
         ) {
-            let batch = end..<(end + JournalFormat.padded(total, to: JournalFormat.blockBytes))
+            let batch = end..<(end + total)
             let (end, syncedEnd) = (end, syncedEnd)
+            original = [:]
             var at = end + 64
             var headers: [(Int, JournalRecordHeader)] = []
             bytes.withUnsafeMutableBytes { raw in
@@ -125,33 +130,41 @@ enum JournalTarget {
                     Written(offset: offset, id: header.id, batch: batch, recordBytes: header.recordBytes))
             }
             batches.append(batch)
+            parts.append(
+                [batch.lowerBound..<batch.lowerBound + 64]
+                    + headers.map { offset, header in
+                        offset..<offset + 64 + header.headBytes + header.contentBytes
+                    })
             marks.append(syncedEnd)
             count += UInt32(records)
-            self.end = batch.upperBound
+            self.end = end + JournalFormat.padded(total, to: JournalFormat.blockBytes)
         }
 
         mutating func spoil(_ at: Int, _ value: UInt8) {
             guard at < bytes.count, bytes[at] != value else { return }
+            let was = original[at] ?? bytes[at]
+            original[at] = was
             bytes[at] = value
-            spoiled.insert(at)
+            if value == was { spoiled.remove(at) } else { spoiled.insert(at) }
         }
 
         mutating func zero(_ at: Int) {
             let sector = at / 512 * 512
-            for at in sector..<min(sector + 512, bytes.count) { spoil(at, 0) }
+            for at in sector..<sector + 512 { spoil(at, 0) }
         }
 
         mutating func cut(at offset: Int) {
             guard offset >= JournalFormat.blockBytes, offset < bytes.count else { return }
-            for at in offset..<min(end, bytes.count) { spoiled.insert(at) }
-            bytes.removeSubrange(max(offset, 0)...)
+            for at in offset..<max(offset, min(end, bytes.count)) { spoiled.insert(at) }
+            bytes.removeSubrange(offset...)
         }
 
         /// The file is used again: what was written is of another life.
         mutating func nextLife() {
             guard spoiled.isEmpty else { return }
+            original = [:]
             life.generation += 1
-            (written, batches, marks) = ([], [], [])
+            (written, batches, parts, marks) = ([], [], [], [])
             (end, syncedEnd) = (JournalFormat.blockBytes, JournalFormat.blockBytes)
         }
 
@@ -169,17 +182,17 @@ enum JournalTarget {
                 let covered = match.offset..<(match.offset + 68 + parcel.header.contentBytes)
                 require(!spoiled.contains(where: { covered.contains($0) }), "a spoiled record was taken")
             }
-            let isSpoiled = { (range: Range<Int>) in spoiled.contains { range.contains($0) } }
+            let isBad = parts.map { $0.contains { range in spoiled.contains { range.contains($0) } } }
             // All whole batches up to the first that isn't, and those that are known to have been synced.
-            for (at, batch) in batches.enumerated() where batch.upperBound <= limit && !isSpoiled(batch) {
-                let firstBad = batches.firstIndex { isSpoiled($0) || $0.upperBound > limit } ?? batches.count
+            for (at, batch) in batches.enumerated() where batch.upperBound <= limit && !isBad[at] {
+                let firstBad = batches.indices.first { isBad[$0] || batches[$0].upperBound > limit } ?? batches.count
                 guard at < firstBad else { continue }
                 for record in written where record.batch == batch {
                     require(scan.parcels.contains { $0.offset == record.offset }, "a whole record was not found")
                 }
             }
             // Behind what is not whole and was never synced, nothing counts.
-            if knownEnd == nil, let bad = batches.firstIndex(where: isSpoiled),
+            if knownEnd == nil, let bad = isBad.firstIndex(of: true),
                 !marks.contains(where: { $0 > batches[bad].lowerBound })
             {
                 require(
