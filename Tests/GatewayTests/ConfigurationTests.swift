@@ -130,6 +130,11 @@ func configurationWorksEmpty(_ yaml: String) throws {
     ),
     ("reactors: 4\ncpus: [0, 1]\n", "`reactors`: 4 is more than the 2 cores of `cpus`; they are pinned"),
     ("cpus: [1, 1]\n", "`cpus` names a core twice"),
+    (
+        "reactors: 2\njournal: { size: 100M }\n",
+        "`journal.size`: 104857600 is too little for 2 reactors, each with 4 segments of 67108864 bytes: give at least "
+            + "536870912, a smaller `journal.segment`, or 0 for no journal"
+    ),
     ("pin: true\npin: false\n", "`pin` stands twice in the group that begins at line 1"),
     ("- a\n", "the document (line 1) is no map of keys and values"),
     ("a: 1\n---\nb: 2\n", "it holds more than one YAML document"),

@@ -13,8 +13,7 @@ struct AcceptCommand: ParsableCommand {
     @OptionGroup var common: RunOptions
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         let load = options.load(try target.endpoint())
         let meter = target.meter(load.target)
         let measured = try orFail { () throws(BenchFault) in try AcceptRun.run(load, meter, common) }

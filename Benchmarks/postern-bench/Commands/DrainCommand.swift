@@ -10,9 +10,7 @@ struct DrainCommand: ParsableCommand {
             """)
 
     @OptionGroup var target: TargetOptions
-    @Option(
-        help: ArgumentHelp("Where the primary listens: ADDRESS:PORT, with ranges as in `sink`.", valueName: "listen"))
-    var sink: [String] = ["127.0.0.1:2600"]
+    @OptionGroup var place: PrimaryPlace
     @Option(help: ArgumentHelp("What releases the queue, such as `postern queue flush --all`.", valueName: "command"))
     var start: String?
     @OptionGroup var primary: SinkOptions
@@ -20,10 +18,9 @@ struct DrainCommand: ParsableCommand {
     @OptionGroup var common: RunOptions
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         let load = options.load(try target.endpoint())
-        let endpoints = try sinkEndpoints(sink)
+        let endpoints = try place.endpoints()
         let meter = target.meter(load.target)
         var outcome = try orFail { () throws(BenchFault) in try measure(load, endpoints, meter) }
         outcome.parameters = options.parameters(load)

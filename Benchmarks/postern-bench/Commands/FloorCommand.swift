@@ -38,8 +38,7 @@ struct FloorCommand: ParsableCommand {
     }
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         var outcome = try orFail { () throws(BenchFault) in try measure() }
         outcome.parameters["file"] = "\(fileSize) MiB in \(folder)"
         try common.report(outcome)

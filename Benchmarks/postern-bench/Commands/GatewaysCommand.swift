@@ -40,8 +40,7 @@ struct GatewaysCommand: ParsableCommand {
     }
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         let endpoints = try sinkEndpoints(sink)
         let domains = Domains(options.domains)!
         let table = domains.names.enumerated().map { ($0.element, endpoints[$0.offset % endpoints.count].description) }

@@ -264,6 +264,21 @@ func orFail<T>(_ body: () throws(BenchFault) -> T) throws -> T {
     }
 }
 
+/// Where the primary of this program listens.
+struct PrimaryPlace: ParsableArguments {
+    @Option(
+        help: ArgumentHelp("Where the primary listens: ADDRESS:PORT, with ranges as in `sink`.", valueName: "listen"))
+    var sink: [String] = ["127.0.0.1:2600"]
+
+    func endpoints() throws -> [Endpoint] { try sinkEndpoints(sink) }
+}
+
+/// Before a mode begins: Ctrl-C ends it with its report, and there are descriptors for all connections.
+func prepare() {
+    Interrupt.watch()
+    _ = Sockets.raiseDescriptorLimit()
+}
+
 /// Where sinks listen, from one or several ranges.
 func sinkEndpoints(_ ranges: [String]) throws -> [Endpoint] {
     try orFail { () throws(BenchFault) in

@@ -11,18 +11,15 @@ struct RelayCommand: ParsableCommand {
             """)
 
     @OptionGroup var target: TargetOptions
-    @Option(
-        help: ArgumentHelp("Where the primary listens: ADDRESS:PORT, with ranges as in `sink`.", valueName: "listen"))
-    var sink: [String] = ["127.0.0.1:2600"]
+    @OptionGroup var place: PrimaryPlace
     @OptionGroup var primary: SinkOptions
     @OptionGroup var options: LoadOptions
     @OptionGroup var common: RunOptions
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         let load = options.load(try target.endpoint())
-        let endpoints = try sinkEndpoints(sink)
+        let endpoints = try place.endpoints()
         let meter = target.meter(load.target)
         var outcome = try orFail { () throws(BenchFault) in try measure(load, endpoints, meter) }
         outcome.parameters = options.parameters(load)

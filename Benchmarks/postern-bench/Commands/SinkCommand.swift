@@ -33,8 +33,7 @@ struct SinkCommand: ParsableCommand {
     }
 
     func run() throws {
-        Interrupt.watch()
-        _ = Sockets.raiseDescriptorLimit()
+        prepare()
         let endpoints = try sinkEndpoints(listen)
         let outcome = try orFail { () throws(BenchFault) in try serve(endpoints) }
         try common.report(outcome)

@@ -1,4 +1,5 @@
 import Glibc
+import Reactor
 
 extension Configuration {
     /// Where a configuration is looked for, when nobody names one.
@@ -73,6 +74,9 @@ extension Configuration {
         unknownVariables = environment.keys.filter { $0.hasPrefix("POSTERN_") && !known.contains($0) }.sorted()
     }
 
+    var allowedCPUs: [Int] { cpus ?? Thread.allowedCPUs() }
+    var reactorCount: Int { reactors ?? max(1, allowedCPUs.count) }
+
     /// What single keys can't tell.
     private func check() throws(InvalidSetting) {
         if let reactors, let cpus, pin, reactors > cpus.count {
@@ -80,6 +84,13 @@ extension Configuration {
                 "`reactors`: \(reactors) is more than the \(cpus.count) cores of `cpus`; they are pinned")
         }
         if let cpus, Set(cpus).count != cpus.count { throw InvalidSetting("`cpus` names a core twice") }
+        let least = reactorCount * JournalSettings.segmentsMin * journal.segment
+        if journal.size > 0, journal.size < least {
+            throw InvalidSetting(
+                "`journal.size`: \(journal.size) is too little for \(reactorCount) reactors, each with "
+                    + "\(JournalSettings.segmentsMin) segments of \(journal.segment) bytes: give at least \(least), a "
+                    + "smaller `journal.segment`, or 0 for no journal")
+        }
         var owners: [Endpoint: String] = [:]
         for (key, endpoints) in listen.all where Self.keys[key]?.isBuilt == true {
             for endpoint in endpoints {

@@ -182,8 +182,8 @@ final class Serve {
 
     // MARK: Threads
 
-    private var allowedCPUs: [Int] { configuration.cpus ?? Thread.allowedCPUs() }
-    private var reactorCount: Int { configuration.reactors ?? max(1, allowedCPUs.count) }
+    private var allowedCPUs: [Int] { configuration.allowedCPUs }
+    private var reactorCount: Int { configuration.reactorCount }
 
     private func start(
         _ listeners: [[CoreListener]], _ admin: AdminProcess, _ superblock: Superblock, _ lock: SpoolLock,
