@@ -72,6 +72,7 @@ let package = Package(
         .testTarget(name: "ReactorTests", dependencies: ["Reactor"]),
         .testTarget(name: "ProtocolsTests", dependencies: ["Protocols"]),
         .testTarget(name: "GatewayTests", dependencies: ["Gateway"]),
+        .testTarget(name: "CommandTests", dependencies: ["postern"]),
         .testTarget(name: "BenchTests", dependencies: ["CReactor", "postern-bench"]),
     ],
     swiftLanguageModes: [.v6]

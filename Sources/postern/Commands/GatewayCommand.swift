@@ -166,25 +166,93 @@ struct GatewayCommand: ParsableCommand {
 
     struct Import: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Create and change gateways from YAML: all of them, or none.",
-            discussion: "A gateway that exists is replaced whole; one that the file does not name stays.")
+            abstract: "Create and change gateways from YAML or from a Postfix: all of them, or none.",
+            discussion: """
+                A gateway that exists is replaced whole; one that the file does not name stays. Of a Postfix that relays for \
+                other domains, relay_domains become gateways, with the next hops of transport_maps, relay_transport and \
+                relayhost. What has no counterpart is told.
+                """)
 
         @OptionGroup var options: Options
 
         @Flag(help: "Only tell what would be done.")
         var dryRun = false
 
-        @Argument(help: "`-` is standard input.", completion: .file()) var file: String
+        @Option(
+            help: ArgumentHelp("The folder of a Postfix's main.cf, in place of FILE.", valueName: "folder"),
+            completion: .directory)
+        var postfix: String?
+
+        @Flag(help: "With --postfix: print the gateways as YAML, and ask no server.")
+        var yaml = false
+
+        @Argument(help: "`-` is standard input.", completion: .file()) var file: String?
+
+        func validate() throws {
+            if (file == nil) == (postfix == nil) { throw ValidationError("give FILE or --postfix FOLDER") }
+            if yaml, postfix == nil { throw ValidationError("--yaml goes with --postfix") }
+        }
 
         func run() throws {
-            let yaml = try readText(file)
+            let text = try postfix.map { try Self.relays(folder: absolute($0)) } ?? readText(file!)
+            if yaml { return write(text) }
+            let client = try options.client()
+            let before = dryRun ? try options.ask(client, "gateway.export", as: ControlText.self).text : nil
             let report = try options.ask(
-                "gateway.import", [.text("yaml", yaml), .flag("dryRun", dryRun)], as: ImportReport.self)
-            if options.json { return try printJSON(report) }
+                client, "gateway.import", [.text("yaml", text), .flag("dryRun", dryRun)], as: ImportReport.self)
+            let changes = try before.map { try Self.changes(of: report.updated, from: $0, to: text) } ?? [:]
+            if options.json {
+                return try dryRun
+                    ? printJSON(DryRun(created: report.created, updated: report.updated, changes: changes))
+                    : printJSON(report)
+            }
             let would = dryRun ? "would be " : ""
             for domain in report.created { write("\(domain): \(would)created\n") }
-            for domain in report.updated { write("\(domain): \(would)changed\n") }
+            for domain in report.updated {
+                write("\(domain): \(would)changed\n")
+                for change in changes[domain] ?? [] { write("    \(change.key): \(change.from) → \(change.to)\n") }
+            }
             if report.created.isEmpty, report.updated.isEmpty { write("nothing to change\n") }
+        }
+
+        /// What a dry run answers to programs.
+        private struct DryRun: Encodable {
+            let created: [String]
+            let updated: [String]
+            /// By domain, of `updated`.
+            let changes: [String: [DocumentDifference]]
+        }
+
+        private static func changes(of domains: [String], from old: String, to new: String) throws
+            -> [String: [DocumentDifference]]
+        {
+            do throws(InvalidSetting) {
+                let before = Dictionary(
+                    try GatewayDocument.list(yaml: old).map { ($0.domain, $0) }, uniquingKeysWith: { _, last in last })
+                let after = Dictionary(
+                    try GatewayDocument.list(yaml: new).map { ($0.domain, $0) }, uniquingKeysWith: { _, last in last })
+                var changes: [String: [DocumentDifference]] = [:]
+                for domain in domains {
+                    guard let old = before[domain], let new = after[domain] else { continue }
+                    changes[domain] = DocumentDifference.between(old, new)
+                }
+                return changes
+            } catch {
+                throw failure(error.sentence)
+            }
+        }
+
+        /// The gateways of a Postfix as YAML; remarks go to standard error.
+        private static func relays(folder: String) throws -> String {
+            let text = try readText("\(folder)/main.cf")
+            let relays: PostfixImport
+            do {
+                relays = try PostfixImport(try PostfixConfiguration(text, folder: folder, read: readText))
+            } catch let fault as PostfixConfiguration.Fault {
+                throw failure("\(folder): \(fault)")
+            }
+            for remark in relays.remarks { complain("warning: \(Text.visible(remark))") }
+            return GatewayDocument.yaml(relays.gateways)
         }
     }
 
