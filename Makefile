@@ -78,13 +78,14 @@ bench-quick: ## the ratios that matter, in less than 3 minutes (needs root)
 install: ## install program, systemd unit, user, folders and a sample configuration (DESTDIR, PREFIX)
 	@test -x $(BINARY) -a -x $(BINARY)-bench || { echo "$(BINARY) is not built: run 'make build' first" >&2; exit 1; }
 	@test -n "$(DESTDIR)" || test "$$(id -u)" = 0 || { echo "installing needs root: 'sudo make install', or DESTDIR" >&2; exit 1; }
-	install -d $(DESTDIR)$(PREFIX)/bin $(UNITS) $(USERS) $(MANUAL)/docs/decisions
+	install -d $(DESTDIR)$(PREFIX)/bin $(UNITS) $(USERS) $(MANUAL)/docs/decisions $(MANUAL)/docs/monitoring
 	install -m 0755 $(BINARY) $(BINARY)-bench $(DESTDIR)$(PREFIX)/bin
 	sed 's|/usr/local/|$(PREFIX)/|' systemd/postern.service > $(UNITS)/postern.service
 	chmod 0644 $(UNITS)/postern.service
 	install -m 0644 systemd/postern.sysusers $(USERS)/postern.conf
 	install -m 0644 README.md CHANGELOG.md LICENSE systemd/postern.yaml $(MANUAL)
 	install -m 0644 docs/*.md docs/*.tsv $(MANUAL)/docs
+	install -m 0644 docs/monitoring/* $(MANUAL)/docs/monitoring
 	install -m 0644 docs/decisions/*.md $(MANUAL)/docs/decisions
 	@dev/install-host '$(DESTDIR)'
 
