@@ -12,6 +12,7 @@ struct Postern: ParsableCommand {
         version: Version.current,
         subcommands: [
             Serve.self, Check.self, Status.self, GatewayCommand.self, QueueCommand.self, SettingsCommand.self,
+            Trace.self,
             Admin.self,
         ])
 }
