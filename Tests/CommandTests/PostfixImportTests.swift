@@ -26,24 +26,24 @@ struct PostfixImportTests {
             ("own.test :", "own.test", "[smart.test]", 2525),
         ])
     func routes(_ entry: String, _ domain: String, _ server: String, _ port: UInt16) throws {
-        let import_ = try relays(
+        let found = try relays(
             "relay_domains = \(domain)\nrelayhost = [smart.test]:2525\ntransport_maps = hash:/t\n", ["/t": entry])
-        let forward = try #require(import_.gateways.first).forward
+        let forward = try #require(found.gateways.first).forward
         #expect(forward.server?.description == server)
         #expect(forward.port == port)
     }
 
     @Test("A transport without a next hop is the domain's own MX set, whatever relayhost says (transport(5))")
     func transportAlone() throws {
-        let import_ = try relays(
+        let found = try relays(
             "relay_domains = a.test\nrelayhost = [smart.test]\ntransport_maps = hash:/t\n", ["/t": "a.test smtp:"])
-        #expect(import_.gateways.map(\.domain) == ["a.test"])
-        #expect(import_.gateways.first?.forward.server == nil)
+        #expect(found.gateways.map(\.domain) == ["a.test"])
+        #expect(found.gateways.first?.forward.server == nil)
     }
 
     @Test("Lists: commas, white space, continued lines, comments, $names, files, tables; each domain once")
     func lists() throws {
-        let import_ = try relays(
+        let found = try relays(
             """
             more = Three.test ${last}
             last=$(real)
@@ -56,7 +56,7 @@ struct PostfixImportTests {
             """,
             ["/list": "four.test, one.test\n", "/etc/postfix/table": "# x\nfive.test OK\n  and more\n\nTWO.test x\n"])
         #expect(
-            import_.gateways.map(\.domain)
+            found.gateways.map(\.domain)
                 == ["one.test", "two.test", "three.test", "six.test", "four.test", "five.test"])
     }
 
@@ -82,12 +82,12 @@ struct PostfixImportTests {
 
     @Test("A discarded domain gets no gateway; one with a bad next hop neither; the others do")
     func leftOut() throws {
-        let import_ = try relays(
+        let found = try relays(
             "relay_domains = a.test b.test c.test\ntransport_maps = hash:/t\n",
             ["/t": "a.test discard:\nb.test smtp:[x.test]:nosuch\n"])
-        #expect(import_.gateways.map(\.domain) == ["c.test"])
-        #expect(import_.remarks.contains { $0.hasPrefix("a.test: its transport is “discard:”") })
-        #expect(import_.remarks.contains { $0.hasPrefix("b.test: the next hop “[x.test]:nosuch”") })
+        #expect(found.gateways.map(\.domain) == ["c.test"])
+        #expect(found.remarks.contains { $0.hasPrefix("a.test: its transport is “discard:”") })
+        #expect(found.remarks.contains { $0.hasPrefix("b.test: the next hop “[x.test]:nosuch”") })
     }
 
     @Test(

@@ -87,6 +87,16 @@ private struct DiskBench {
         #expect(old + new == 1_000 && old > 0 && new > 0 && part > 0)
     }
 
+    /// As on a real disk: seed 1440.
+    @Test func aPartThatAFailedAttemptLeftBehindIsNotInTheWay() {
+        let bench = DiskBench(seed: 1)
+        let made = bench.disk.carryOut(.createPart(in: bench.directory, name: "b"))
+        #expect(made.isDone)
+        #expect(bench.place("b", [1]) == 0)
+        #expect(bench.disk.contents(of: "/d/b") == [1])
+        #expect(bench.disk.contents(of: "/d/b.part") == nil)
+    }
+
     @Test func aRenameWithoutASyncShowsTheOldOrTheNewFile() {
         var (old, new) = (0, 0)
         for seed in 0..<300 {

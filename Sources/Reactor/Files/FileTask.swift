@@ -9,8 +9,8 @@ public enum FileStep {
     /// again; a crash may leave a part of it. The bytes stay valid until the task is finished.
     case create(in: FileHandle, name: String, [IOVector])
     /// Writes `name.part` from the vectors, syncs its data, closes it and renames it to `name`, in the place of one that is there: a power
-    /// loss leaves the old file or the new one, whole. The name itself is not synced. On an error the `.part` is unlinked again. The
-    /// bytes stay valid until the task is finished.
+    /// loss leaves the old file or the new one, whole. The name itself is not synced. On an error the `.part` is unlinked again; that
+    /// may fail too, so one that an earlier attempt left behind is taken away. The bytes stay valid until the task is finished.
     case place(in: FileHandle, name: String, [IOVector])
     /// Creates `name.part` for appending: `value` is its handle.
     case createPart(in: FileHandle, name: String)

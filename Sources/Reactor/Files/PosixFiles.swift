@@ -59,7 +59,11 @@ public final class PosixFiles: FileExecutor {
 
     private func place(_ directory: FileHandle, _ name: String, _ vectors: [IOVector]) -> Int {
         let part = name + ".part"
-        let status = create(directory, part, vectors, syncs: true)
+        var status = create(directory, part, vectors, syncs: true)
+        if status == -Int(EEXIST) {
+            guard unlinkat(directory, part, 0) == 0 else { return -Int(errno) }
+            status = create(directory, part, vectors, syncs: true)
+        }
         guard status == 0, renameat(directory, part, directory, name) != 0 else { return status }
         let fault = errno
         unlinkat(directory, part, 0)

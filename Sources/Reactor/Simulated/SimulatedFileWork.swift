@@ -95,7 +95,12 @@ struct SimulatedFileWork {
         let working = renames ? name + ".part" : name
         switch phase {
         case .begin:
-            let made = createFile(disk, directory, working)
+            var made = createFile(disk, directory, working)
+            if renames, made.value == -Int(EEXIST) {
+                let gone = unlink(disk, directory, working)
+                guard gone.isDone else { return gone }
+                made = createFile(disk, directory, working)
+            }
             guard made.isDone else { return made }
             file = FileHandle(made.value)
             phase = .writing

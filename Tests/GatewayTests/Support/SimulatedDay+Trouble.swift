@@ -115,7 +115,7 @@ extension SimulatedDay {
                 endProcess([.kill, .powerLoss][world.draw(2)])
                 continue
             }
-            try gateway.start()
+            try startAgain()
             note("started with \(gateway.coreCount) reactors")
             guard world.draw(4) == 0 else { return }
             let parts = world.counters.fileParts + 1 + world.draw(60)
@@ -124,6 +124,21 @@ extension SimulatedDay {
             troubles.recoveriesCut += 1
             endProcess([.kill, .powerLoss][world.draw(2)])
         }
+    }
+
+    /// A write-back that failed earlier is told to whoever syncs next, a start perhaps, which refuses then; the supervisor starts
+    /// it again.
+    func startAgain() throws {
+        for _ in 0..<2 {
+            do {
+                return try gateway.start()
+            } catch let fault as SpoolFault {
+                note("refused to start: \(fault)")
+                troubles.startsCut += 1
+                endProcess(.kill)
+            }
+        }
+        try gateway.start()
     }
 
     /// A kill between the unlink of a message that has a state file and its sync; and a power loss as soon as the next start has
@@ -141,7 +156,7 @@ extension SimulatedDay {
         endProcess(.kill)
         repairDisks()
         gateway.coreCount = 1 + world.draw(4)
-        try gateway.start()
+        try startAgain()
         gateway.run(seconds: 20) {
             !gateway.isRecovering || notes.contains { world.disk.names(in: $0.path)?.contains($0.name) == false }
         }

@@ -352,7 +352,7 @@ final class SimulatedDay {
         if arrivals.openCount > open {
             fail("unsettled", "\(arrivals.openCount - open) settles were not durable at rest")
         }
-        try gateway.start()
+        try startAgain()
         gateway.run(seconds: 600) { gateway.ready() && isAtRest }
         gateway.pass(seconds: 15)
         collectArrivals()
