@@ -77,3 +77,15 @@ let package = Package(
     ],
     swiftLanguageModes: [.v6]
 )
+
+// The mail path's parts, their instructions and allocations counted. They look inside the layers, which a release build
+// lets them do only with `-enable-testing`; so they are built by `dev/micro` and by nothing else.
+if Context.environment["POSTERN_MICRO"] != nil {
+    package.targets += [
+        .target(name: "CMicro", path: "Benchmarks/CMicro"),
+        .executableTarget(
+            name: "postern-micro", dependencies: ["CMicro", "Gateway", "Reactor", "Protocols"],
+            path: "Benchmarks/micro",
+            exclude: ["expected.json"], swiftSettings: strict),
+    ]
+}
