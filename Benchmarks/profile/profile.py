@@ -39,9 +39,10 @@ WARM_UP = 500
 SETTLE_SECONDS = 1.5
 """The last settles, and the log thread."""
 
-ALLOCATORS = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"}
+ALLOCATORS = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign", "_mid_memalign",
+              "_mid_memalign.constprop.0"}
 RUNTIME = {"swift_slowAlloc", "swift_slowAllocTyped", "swift_allocObject", "swift_bufferAllocate", "swift_initStackObject",
-           "operator new(unsigned long)", "_mid_memalign.constprop.0", "_mid_memalign"}
+           "operator new(unsigned long)"}
 """What stands between an allocator and who wants the memory."""
 STRINGS = re.compile(r"_ContiguousArrayBuffer|_allocateStringStorage|_copyCollectionToContiguousArray|_StringGuts|String\.|"
                      r"_SmallString|DefaultStringInterpolation|Array\.|_ArrayBuffer|Sequence\.|Collection\.|BinaryInteger|"
@@ -147,15 +148,16 @@ def figures(profile: Profile, messages: int, rows: int) -> dict[str, Any]:
 # What the kernel does for it
 
 def thread_seconds(pid: int) -> dict[str, tuple[float, float]]:
-    """User and system seconds of each thread by its name."""
+    """User and system seconds of each thread by its name. The kernel counts their sum exactly and divides it by ticks."""
     found: dict[str, tuple[float, float]] = {}
-    tick = os.sysconf("SC_CLK_TCK")
     for task in Path(f"/proc/{pid}/task").iterdir():
         head, _, rest = (task / "stat").read_text().rpartition(")")
-        user, system = (int(field) / tick for field in rest.split()[11:13])
+        user, system = (int(field) for field in rest.split()[11:13])
+        seconds = int((task / "schedstat").read_text().split()[0]) / 1e9
+        share = user / (user + system) if user + system else 0
         name = re.sub(r"\d+$", "", head.partition("(")[2])
         before = found.get(name, (0.0, 0.0))
-        found[name] = (before[0] + user, before[1] + system)
+        found[name] = (before[0] + seconds * share, before[1] + seconds * (1 - share))
     return found
 
 

@@ -2,8 +2,6 @@ import Glibc
 import Protocols
 import Reactor
 
-@testable import Gateway
-
 /// Gateways with their mail directories, over a disk that exists in memory only.
 final class Fixture {
     static let wall: Int64 = 1_796_033_564_000_000_000

@@ -3,8 +3,6 @@ import Glibc
 import Protocols
 import Reactor
 
-@testable import Gateway
-
 /// What the product itself does with a message.
 var gatewayParts: [Part] {
     [
