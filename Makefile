@@ -8,7 +8,7 @@ USERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 MANUAL = $(DESTDIR)$(PREFIX)/share/doc/postern
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long sanitize hostile soak bench bench-quick install uninstall clean
+.PHONY: help setup build run test check format conformance ledger outage tls simulate mutants crash fuzz fuzz-long sanitize hostile soak bench bench-quick micro profile install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,12 @@ bench: ## RUNS=n (5) beside Postfix, Exim and OpenSMTPD into Benchmarks/RESULTS.
 
 bench-quick: ## the ratios that matter, in less than 3 minutes (needs root)
 	@dev/build && python3 Benchmarks/peers/compare.py --quick
+
+micro: ## instructions and allocations of the hot parts, as expected? WRITE=1: expected from now on (valgrind)
+	@dev/micro $(PARTS) $(if $(WRITE),--write)
+
+profile: ## where a message's time goes: instructions, allocations, system calls, waits (valgrind, strace, root)
+	@dev/build && python3 Benchmarks/profile/profile.py
 
 # Building is not part of installing: `make build` as yourself, then `sudo make install`. With DESTDIR nothing outside it
 # is touched, which is what packages want; user and folders are then made by sysusers.d and the unit.

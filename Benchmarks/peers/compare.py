@@ -46,6 +46,9 @@ COUNTED_SHARE = 0.95
 """Of smtp-source, which opens its connections while it measures: the rate is taken when this much has been answered. With
 OpenSMTPD's backlog of 5, some of them wait seconds for their SYN to be sent again, while the others have done all the work."""
 
+QUICK_SECONDS = 170
+"""Of `--quick`: no further run is begun that would end later, on a machine that is slow or busy."""
+
 ACCEPTING = {"accept": [], "pipe": ["--pipelining"], "single": ["--one-per-session"]}
 """Parts by postern-bench, and what they add to its command."""
 
@@ -169,7 +172,13 @@ class Comparison:
         print(text, file=sys.stderr if self.arguments.json else sys.stdout, flush=True)
 
     def execute(self) -> None:
+        began = time.monotonic()
         for number in range(1, self.arguments.runs + 1):
+            seconds = time.monotonic() - began
+            if self.arguments.quick and number > 1 and seconds * number / (number - 1) > QUICK_SECONDS:
+                self.say(f"run {number} is left out: those before took {seconds:.0f} s")
+                self.arguments.runs = number - 1
+                break
             self.say(f"run {number} of {self.arguments.runs}")
             for part in self.arguments.parts:
                 if part == "floor":
@@ -183,7 +192,7 @@ class Comparison:
                     except Skip as reason:
                         self.skipped[name] = str(reason)
                         self.say(f"skipped {name}: {reason}")
-                    except (RuntimeError, TimeoutError) as failure:
+                    except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as failure:
                         # The other measurements are worth having; this one makes the comparison fail.
                         self.results.failures.append(f"run {number}, {part}, {name}: {failure}")
                         self.say(f"FAILED {self.results.failures[-1]}")
@@ -205,7 +214,7 @@ def arguments_of_command() -> argparse.Namespace:
     parser.add_argument("--write", type=Path, help="put the tables into this file")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.runs, arguments.messages, arguments.relay_messages = 2, 6_000, 3_000
+        arguments.runs, arguments.messages, arguments.relay_messages = 2, 4_000, 2_000
         arguments.servers, arguments.parts = "postfix,exim,postern", "accept,relay"
     arguments.servers = arguments.servers.split(",")
     arguments.parts = arguments.parts.split(",")
@@ -236,6 +245,8 @@ def main() -> int:
     finally:
         comparison.meter.close()
     results = comparison.results
+    if comparison.skipped and not results.ratios():
+        results.failures.append(f"nothing is left to compare with: {'; '.join(comparison.skipped.values())}")
     if arguments.json:
         print(json.dumps(results.document(comparison.skipped), indent=2))
     else:
