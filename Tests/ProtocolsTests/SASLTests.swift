@@ -15,15 +15,20 @@ struct SASLDirectory {
         SASLServerContext(functions: functions, hostname: "mx.example", nobodySecret: Self.nobodySecret)
     }
 
+    private static let secrets = [user: password, "mrose": "tanstaaf", "tim": "tanstaaftanstaaf"]
+
     func answer(_ question: SASLQuestion) -> SASLAnswer {
         guard isAvailable else { return .unavailable }
         switch question {
-        case .password(Self.user, let password): return .verdict(password == Array(Self.password.utf8))
-        case .secret(Self.user): return .secret(Array(Self.password.utf8))
-        case .scramKeys(Self.user):
-            return .scram(
-                SCRAMKeys(password: Array(Self.password.utf8), salt: Array(1...16), functions: functions))
-        case .password, .secret, .scramKeys: return .nobody
+        case .password(let user, let password):
+            guard let secret = Self.secrets[user] else { return .nobody }
+            return .verdict(password == Array(secret.utf8))
+        case .secret(let user):
+            guard let secret = Self.secrets[user] else { return .nobody }
+            return .secret(Array(secret.utf8))
+        case .scramKeys(let user):
+            guard let secret = Self.secrets[user] else { return .nobody }
+            return .scram(SCRAMKeys(password: Array(secret.utf8), salt: Array(1...16), functions: functions))
         }
     }
 }

@@ -3,7 +3,7 @@ public struct SASLOffer {
     /// Those that the site wants, best first. Whether one can be had now is said by `mechanisms(isTLS:)`.
     public var wanted: [SASLMechanism]
     /// Passwords may cross the net in the clear. A departure that a site must ask for: RFC 4954 §4, RFC 5034 §4 and
-    /// RFC 8314 §4 all want it off.
+    /// RFC 8314 §4.1 all want it off.
     public var showsPasswordsInClear = false
     public var context: SASLServerContext
 
