@@ -99,10 +99,8 @@ final class POP3ServerOwner {
     }
 
     private func take(_ event: POP3ServerSession.Event) {
-        if event != .outputFull { events.append("\(event)".split(separator: "(")[0].lowercased()) }
-        if let refusal = refusals["\(event)".split(separator: "(").first.map(String.init) ?? ""] {
-            return session.refuse(refusal, into: &output)
-        }
+        if event != .outputFull { events.append(event.name) }
+        if let refusal = refusals[event.name] { return session.refuse(refusal, into: &output) }
         switch event {
         case .needMore, .outputFull: break
         case .ask(let question): session.answer(directory.answer(question), into: &output)
@@ -151,5 +149,25 @@ final class POP3ServerOwner {
         owner.output.removeAll()
         owner.events = []
         return owner
+    }
+}
+
+extension POP3ServerSession.Event {
+    /// The case's.
+    var name: String {
+        switch self {
+        case .needMore: "needMore"
+        case .outputFull: "outputFull"
+        case .ask: "ask"
+        case .login: "login"
+        case .startTLS: "startTLS"
+        case .uniqueID: "uniqueID"
+        case .retrieve: "retrieve"
+        case .top: "top"
+        case .delete: "delete"
+        case .update: "update"
+        case .quit: "quit"
+        case .hangUp: "hangUp"
+        }
     }
 }
