@@ -18,6 +18,8 @@ struct Target: Sendable {
         Target(name: "values", run: ValuesTarget.run),
         Target(name: "configuration", run: ConfigurationTarget.run),
         Target(name: "document", run: DocumentTarget.run), Target(name: "control", run: ControlTarget.run),
+        Target(name: "sasl", run: SASLTarget.run), Target(name: "pop3", run: POP3Target.run),
+        Target(name: "odmr", run: ODMRTarget.run),
     ]
     nonisolated(unsafe) private static var chosen = targets[0]
 
