@@ -18,9 +18,10 @@ extension API {
                 answers: [Route.Answer(200, "Signed in.", .json(Schemas.reference("Session")))]
             ) { try await signIn($0) },
             Route(
-                method: .get, path: "session", id: "getSession", tag: "Access", summary: "Who is signed in.",
-                access: .session, answers: [Route.Answer(200, "This one.", .json(Schemas.reference("Session")))]
-            ) { .json(SessionAnswer(user: $0.by.name)) },
+                method: .get, path: "session", id: "getSession", tag: "Access",
+                summary: "Who is signed in; `user` is null when nobody is.", access: .everybody,
+                answers: [Route.Answer(200, "This one.", .json(Schemas.reference("Session")))]
+            ) { .json(SessionAnswer(user: $0.caller?.name)) },
             Route(
                 method: .delete, path: "session", id: "signOut", tag: "Access", summary: "Ends the session.",
                 access: .session, answers: [Route.Answer(204, "Signed out.")]
@@ -99,10 +100,16 @@ extension API {
     }
 
     private struct SessionAnswer: Encodable {
-        let user: String
+        let user: String?
         let idleSeconds = Int(AccessStore.SessionLife.idleSeconds)
         let absoluteSeconds = Int(AccessStore.SessionLife.absoluteSeconds)
-        let version = Version.current
+        let version: String?
+
+        init(user: String?) {
+            self.user = user
+            // Strangers needn't know.
+            version = user == nil ? nil : Version.current
+        }
     }
 
     /// Members of a body that must be texts.

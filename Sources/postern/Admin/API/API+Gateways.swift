@@ -317,7 +317,11 @@ extension API {
         let changes: [AuditEntry.Change]
         /// Of the state that it would change.
         let etag: String?
+        /// Why it would be refused; empty: it would not.
+        let errors: [Problem.Field]
 
-        init(_ changes: [AuditEntry.Change], etag: String?) { (self.changes, self.etag) = (changes, etag) }
+        init(_ changes: [AuditEntry.Change], etag: String?, errors: [Problem.Field] = []) {
+            (self.changes, self.etag, self.errors) = (changes, etag, errors)
+        }
     }
 }

@@ -47,10 +47,17 @@ struct APIGate: Sendable {
         {
             throw Problem(.notFound, "there is no such thing", field: empty.key)
         }
-        return try await route.handle(
-            APIRequest(
-                caller: caller, client: client, path: values, query: parameters,
-                body: try await body(route, request), ifMatch: try Self.etag(request.headers[.ifMatch])))
+        let asked = APIRequest(
+            caller: caller, client: client, path: values, query: parameters, body: try await body(route, request),
+            ifMatch: try Self.etag(request.headers[.ifMatch]))
+        guard parameters["dryRun"] == "true", case .json? = route.body else { return try await route.handle(asked) }
+        do {
+            return try await route.handle(asked)
+        } catch let problem as Problem where [.unprocessableContent, .conflict].contains(problem.status) {
+            // What is wrong is what a dry run is asked for.
+            let errors = problem.errors.isEmpty ? [Problem.Field(field: "", detail: problem.detail)] : problem.errors
+            return .json(API.Changes([], etag: nil, errors: errors))
+        }
     }
 
     private func find(_ method: HTTPRequest.Method, _ path: Substring) throws(Problem) -> (Route, [String: String]) {
@@ -71,12 +78,12 @@ struct APIGate: Sendable {
         throw problem
     }
 
-    /// - Returns: nil for a route that everybody may ask.
+    /// - Returns: who asks; nil only on a route that everybody may ask.
     private func admit(_ route: Route, _ request: Request, _ client: APIRequest.Client) async throws -> Caller? {
         let isUnsafe = ![.get, .head].contains(request.method)
         if route.access == .everybody {
             if isUnsafe { try Self.mustComeFromPage(request) }
-            return nil
+            return try await api.access.caller(session: client.session, token: nil, address: client.address)
         }
         let token = request.headers[.authorization].flatMap(Self.bearer)
         if request.headers[.authorization] != nil, token == nil {

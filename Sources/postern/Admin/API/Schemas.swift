@@ -56,13 +56,18 @@ enum Schemas {
             "SettingsDocument": loose(.settings),
             "GatewayStatus": gatewayStatus, "GatewaySummary": gatewaySummary, "Status": status, "Message": message,
             "Changes": object(
-                ["changes": array(reference("Change")), "etag": nullable("string", "Of the state that would change.")],
+                [
+                    "changes": array(reference("Change")),
+                    "etag": nullable("string", "Of the state that would change."),
+                    "errors": array(reference("Fault")),
+                ],
                 optional: ["etag"]),
             "Change": object(
                 [
                     "key": text("Dotted."), "before": nullable("string", "As JSON."),
                     "after": nullable("string", "As JSON."),
                 ], optional: ["before", "after"]),
+            "Fault": object(["field": text("What it is about."), "detail": text("One sentence.")]),
             "Count": object(["count": integer("Messages or gateways.")]),
             "Usage": object(
                 [
@@ -99,11 +104,12 @@ enum Schemas {
                     "kind": ["type": "string", "enum": ["flag", "number", "choice", "list", "text"]],
                     "words": ["type": ["array", "null"], "items": ["type": "string"]],
                 ], optional: ["words"]),
-            "Session": object([
-                "user": text("Who."), "version": text("Of the server."),
-                "idleSeconds": integer("After this long without a request it ends."),
-                "absoluteSeconds": integer("And after this long in any case."),
-            ]),
+            "Session": object(
+                [
+                    "user": nullable("string", "Who."), "version": nullable("string", "Of the server."),
+                    "idleSeconds": integer("After this long without a request it ends."),
+                    "absoluteSeconds": integer("And after this long in any case."),
+                ], optional: ["user", "version"]),
             "Token": object(
                 [
                     "name": text("Its name."), "scope": ["type": "string", "enum": ["read", "write"]],
@@ -125,7 +131,7 @@ enum Schemas {
                     "type": text("about:blank."), "title": text("The status in words."),
                     "status": integer("The status."),
                     "detail": text("One sentence."),
-                    "errors": array(object(["field": text("What it is about."), "detail": text("One sentence.")])),
+                    "errors": array(reference("Fault")),
                     "differences": array(
                         object(["key": text("Dotted."), "stored": .map([:]), "sent": .map([:])])),
                     "etag": nullable("string", "Of what is stored now."),

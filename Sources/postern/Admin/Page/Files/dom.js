@@ -25,6 +25,9 @@ export function visible(text) {
     return String(text).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
+/** A refusal of one field, which stands beside it: without the key that it begins with. */
+export const sentence = (text) => visible(text).replace(/^`[^`]*`: ?/, "").replaceAll("`", "");
+
 let noticeTimer;
 /** Says a sentence at the edge of the page, to eyes and screen readers. */
 export function notice(text) {

@@ -79,7 +79,7 @@ export async function editor(context, domain, wantedTab) {
         } catch (refusal) {
             if (!(refusal instanceof Refusal)) throw refusal;
             if (refusal.status === 412) return conflict(changes, refusal);
-            form.show(refusal);
+            form.show(refusal.problem.errors ?? []);
             const wrong = form.first(refusal);
             if (!wrong) return notice(refusal.message + ".");
             const home = shownTabs.find((one) => one.keys?.includes(wrong.key));

@@ -1,5 +1,5 @@
 // A form from the keys that the server describes: a key that is added there appears here.
-import {debounced, el, fill} from "./dom.js";
+import {debounced, el, fill, sentence} from "./dom.js";
 import {Refusal, request} from "./api.js";
 
 const names = {
@@ -17,7 +17,23 @@ const choices = {
     "quotaCode": {452: "452, the sender tries again", 552: "552, the sender gives up"},
 };
 
+// In plainer words than the reference has; another key shows what the reference says.
 const helps = {
+    "mailDirectory": "Where its messages are kept, below the data folder. Chosen when the gateway is made.",
+    "forward.server": "A name (its MX records first, then its address), a name in brackets or an IP address (no MX). Empty: the MX records of the domain itself.",
+    "forward.port": "25 for nearly everybody.",
+    "forward.envelopeFrom": "Takes the place of the sender in the envelope. Empty: it stays as it was.",
+    "forward.source": "Our address on connections to the server. Empty: the system chooses.",
+    "forward.concurrency": "How many at a time, at most.",
+    "quota.enabled": "Whether the two limits below hold.",
+    "quota.messages": "How many may wait. 0: no limit.",
+    "quota.bytes": "How much may wait, such as 500M or 10G. 0: no limit.",
+    "quota.code": "What senders are told beyond a limit.",
+    "retry.schedule": "The waits after the first, second, … failed attempt, such as 1m, 15m, 1h. The last one repeats.",
+    "retry.lifetime": "After this long a message goes back to its sender: 5d, 24h, or never.",
+    "postmaster": "Where mail to Postmaster without a domain goes. Empty: it is kept held in @system.",
+    "smarthost": "HOST:PORT of the relay for bounces and other mail of our own. Empty: sent directly.",
+    "quotaCode": "For gateways that say nothing else.",
     "enabled": "When off, its mail is refused with 450 4.2.1, so that senders come back.",
     "hold": "When on, mail is accepted and nothing leaves.",
     "delivery.when": "When asked for: nothing is pushed until you flush the queue.",
@@ -55,8 +71,9 @@ export function fields(keys, document, {path, onchange}) {
 
     const validate = debounced(300, async () => {
         const body = changes();
-        if (Object.keys(body).length === 0) return show(null);
-        try { await request("PATCH", `${path}?dryRun=true`, {body}); show(null); } catch (fault) { if (fault instanceof Refusal && fault.status === 422) show(fault); }
+        if (Object.keys(body).length === 0) return show([]);
+        // What cannot be asked now is asked again when it is saved.
+        try { show((await request("PATCH", `${path}?dryRun=true`, {body})).value.errors); } catch (fault) { if (!(fault instanceof Refusal)) throw fault; }
     });
 
     const make = (key) => {
@@ -96,10 +113,10 @@ export function fields(keys, document, {path, onchange}) {
         }
         return body;
     };
-    const show = (fault) => {
+    const show = (faults) => {
         for (const [name, {input, error}] of made) {
-            const text = fault?.about(name) ?? null;
-            fill(error, text?.replace(/^`[^`]*`:? ?/, "").replaceAll("`", "") ?? null);
+            const text = faults.find((one) => one.field === name)?.detail;
+            fill(error, text ? sentence(text) : null);
             text ? input.setAttribute("aria-invalid", "true") : input.removeAttribute("aria-invalid");
         }
     };
@@ -114,8 +131,9 @@ export function fields(keys, document, {path, onchange}) {
                 const value = name in keeping ? keeping[name] : at(base, name);
                 if (key.kind === "flag") input.checked = value === true; else input.value = shown(key, value);
             }
-            show(null);
+            show([]);
         },
+        /** The first field that a refusal is about. */
         first: (fault) => [...made.values()].find(({key}) => fault.about(key.key)),
     };
 }

@@ -1,9 +1,11 @@
-import {confirmed, count, debounced, dialog, domainName, el, fill, gatewayState, notice, serverName, size, when} from "./dom.js";
+import {confirmed, count, debounced, dialog, domainName, el, fill, gatewayState, notice, sentence, serverName, size, when} from "./dom.js";
 import {Refusal, get, part, query, request} from "./api.js";
 
 const columns = [["domain", "Domain"], ["server", "Server"], ["state", "State"], ["oldest", "Oldest"], ["bytes", "Size", true], ["queued", "Waiting", true]];
 const states = [["", "All states"], ["waiting", "With waiting mail"], ["down", "Down"], ["slow", "Slow"], ["returning", "Returning"],
     ["no-next-hop", "No next hop"], ["held", "Held"], ["disabled", "Disabled"]];
+
+const none = () => el("td", {class: "right none muted"}, "–");
 
 export async function gateways(context) {
     const wanted = {
@@ -65,10 +67,9 @@ export async function gateways(context) {
             el("td", {class: "wide"}, el("a", {href: `#/gateways/${part(one.domain)}`}, domainName(one.domain))),
             el("td", {class: "wide muted"}, serverName(one)),
             el("td", {}, gatewayState(one)),
-            el("td", {"data-label": "oldest"}, one.status.oldest ? when(one.status.oldest) : el("span", {class: "muted"}, "–")),
-            el("td", {class: "right"}, one.status.bytes ? size(one.status.bytes) : el("span", {class: "muted"}, "–")),
-            el("td", {class: "right", "data-label": "waiting"}, one.status.queued
-                ? el("a", {href: `#/queue${query({domain: one.domain})}`}, count(one.status.queued)) : el("span", {class: "muted"}, "0")))));
+            one.status.oldest ? el("td", {"data-label": "oldest"}, when(one.status.oldest)) : none(),
+            one.status.bytes ? el("td", {class: "right"}, size(one.status.bytes)) : none(),
+            one.status.queued ? el("td", {class: "right", "data-label": "waiting"}, el("a", {href: `#/queue${query({domain: one.domain})}`}, count(one.status.queued))) : none())));
         const isFiltered = wanted.search || wanted.state;
         fill(empty, isFiltered ? "No gateway matches." : ["There is no gateway yet. One for each domain that this server takes mail for.",
             el("div", {}, el("button", {type: "button", class: "primary", onclick: () => create(context)}, "Create the first one"))]);
@@ -115,20 +116,17 @@ export function create(context) {
         const [domain, server] = [input("domain", "example.net"), input("server", "mail.example.net")];
         const button = el("button", {class: "primary"}, "Create");
         const body = () => ({domain: domain.value.trim(), ...(server.value.trim() ? {server: server.value.trim()} : {})});
-        const say = (fault) => {
-            for (const name of ["domain", "server"]) {
-                const field = name === "domain" ? domain : server;
-                const value = fault ? fault.about(name) ?? (name === "server" ? fault.about("forward.server") ?? fault.about("forward.port") : null) : null;
-                const text = field.value.trim() ? value : null;
-                fill(errors[name], text ?? null);
+        const say = (faults) => {
+            for (const [name, field] of Object.entries({domain, server})) {
+                const text = faults.find((one) => name === (one.field.startsWith("forward.") ? "server" : one.field || "domain"))?.detail;
+                fill(errors[name], text ? sentence(text) : null);
                 text ? field.setAttribute("aria-invalid", "true") : field.removeAttribute("aria-invalid");
             }
-            if (fault && !fault.problem.errors?.length) fill(errors.domain, fault.message);
         };
         const check = debounced(300, async () => {
             if (!domain.isConnected) return;
-            if (!domain.value.trim()) return say(null);
-            try { await request("POST", "gateways?dryRun=true", {body: body()}); say(null); } catch (fault) { if (fault instanceof Refusal) say(fault); }
+            if (!domain.value.trim()) return say([]);
+            try { say((await request("POST", "gateways?dryRun=true", {body: body()})).value.errors); } catch (fault) { context.fault(fault); }
         });
         const form = el("form", {},
             el("div", {class: "form dialog"},
@@ -147,7 +145,7 @@ export function create(context) {
                 location.hash = `#/gateways/${part(value.domain)}/dns?made=1`;
             } catch (fault) {
                 if (!(fault instanceof Refusal)) throw fault;
-                say(fault);
+                say(fault.problem.errors ?? [{field: "domain", detail: fault.message}]);
                 (errors.server.textContent && !errors.domain.textContent ? server : domain).focus();
             } finally { button.disabled = false; }
         });

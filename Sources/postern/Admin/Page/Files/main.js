@@ -18,6 +18,7 @@ const views = [
     {path: "audit", name: "Audit log", view: audit},
 ];
 
+const ended = "Your session has ended. Sign in again.";
 let session = null;
 let events = null;
 let shown = {leave: null, number: 0, live: null};
@@ -96,7 +97,7 @@ function listen() {
     events.addEventListener("unavailable", (event) => shown.live?.("unavailable", JSON.parse(event.data)));
     // A closed stream is opened again by the browser; one that is refused means that nobody is signed in any more.
     events.addEventListener("error", () => {
-        if (events?.readyState === EventSource.CLOSED) get("session").then(() => setTimeout(() => session && listen(), 3000), () => {});
+        if (events?.readyState === EventSource.CLOSED) setTimeout(() => get("session").then((value) => value.user ? session && listen() : session && signIn(ended), () => {}), 3000);
     });
 }
 
@@ -136,6 +137,11 @@ async function show(isFirst = false) {
     }
 }
 
-whenSignedOut(() => { if (session) signIn("Your session has ended. Sign in again."); });
+whenSignedOut(() => { if (session) signIn(ended); });
 addEventListener("hashchange", () => show());
-get("session").then((value) => { session = value; keys().catch(() => {}); start(); }, () => signIn());
+get("session").then((value) => {
+    if (!value.user) return signIn();
+    session = value;
+    keys().catch(() => {});
+    start();
+}, (fault) => signIn(`${fault.message}.`));

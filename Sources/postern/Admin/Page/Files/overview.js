@@ -80,7 +80,7 @@ export async function overview(context) {
         title: "Overview",
         content: [
             el("div", {class: "head"}, el("div", {}, el("h1", {}, status.hostname), head)),
-            warnings, figures, el("section", {}, el("h2", {class: "hidden-text"}, "Over time"), plots), downList, fullest,
+            warnings, figures, el("section", {class: "block"}, el("h2", {class: "hidden-text"}, "Over time"), plots), downList, fullest,
         ],
         live: (name, value) => {
             if (name === "status") { showFigures(value); showHead(value); }

@@ -12,7 +12,7 @@ function steps(most) {
 }
 
 const short = (n) => n >= 1e6 ? `${n / 1e6}M` : n >= 1e4 ? `${n / 1e3}k` : String(n);
-const clock = (at) => new Date(at * 1000).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
+const clock = (at, exact = false) => new Date(at * 1000).toLocaleTimeString("en-GB", {hour: "2-digit", minute: "2-digit", second: exact ? "2-digit" : undefined});
 
 /** Lines over time. `series`: `[{name, points: [[at, number]]}]`, one or two of them; the first may be filled. */
 export function plot(title, series, {unit = "", filled = false} = {}) {
@@ -43,7 +43,7 @@ export function plot(title, series, {unit = "", filled = false} = {}) {
         ]),
         [0, 1, 2, 3].map((i) => {
             const at = from + (to - from) * i / 3;
-            return el("svg:text", {x: x(at), y: height - 6, "text-anchor": i === 0 ? "start" : i === 3 ? "end" : "middle"}, clock(at));
+            return el("svg:text", {x: x(at), y: height - 6, "text-anchor": i === 0 ? "start" : i === 3 ? "end" : "middle"}, clock(at, to - from < 600));
         }),
         filled ? el("svg:path", {class: "area", d: `${line(series[0].points)}L${x(to)} ${y(0)}L${x(from)} ${y(0)}Z`}) : null,
         series.map((one, i) => el("svg:path", {class: i ? "line second" : "line", d: line(one.points)})),
@@ -56,7 +56,7 @@ export function plot(title, series, {unit = "", filled = false} = {}) {
         cross.setAttribute("x1", x(point[0]));
         cross.setAttribute("x2", x(point[0]));
         cross.setAttribute("visibility", "visible");
-        fill(read, `${clock(point[0])}  ${series.map((one) => count(Math.round(near(one.points)[1]))).join(" / ")}${unit}`);
+        fill(read, `${clock(point[0], true)}  ${series.map((one) => count(Math.round(near(one.points)[1]))).join(" / ")}${unit}`);
     });
     svg.addEventListener("pointerleave", () => { cross.setAttribute("visibility", "hidden"); fill(read); });
     return el("figure", {}, caption, svg);

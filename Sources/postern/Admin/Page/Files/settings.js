@@ -33,7 +33,7 @@ export async function settings(context) {
                 form.reset(value);
                 return showSave();
             }
-            form.show(fault);
+            form.show(fault.problem.errors ?? []);
             const wrong = form.first(fault);
             wrong ? wrong.input.focus() : notice(fault.message + ".");
         }
