@@ -5,7 +5,7 @@ const columns = [["domain", "Domain"], ["server", "Server"], ["state", "State"],
 const states = [["", "All states"], ["waiting", "With waiting mail"], ["down", "Down"], ["slow", "Slow"], ["returning", "Returning"],
     ["no-next-hop", "No next hop"], ["held", "Held"], ["disabled", "Disabled"]];
 
-const none = () => el("td", {class: "right none muted"}, "–");
+const none = (isRight = true) => el("td", {class: isRight ? "right none muted" : "none muted"}, "–");
 
 export async function gateways(context) {
     const wanted = {
@@ -67,7 +67,7 @@ export async function gateways(context) {
             el("td", {class: "wide"}, el("a", {href: `#/gateways/${part(one.domain)}`}, domainName(one.domain))),
             el("td", {class: "wide muted"}, serverName(one)),
             el("td", {}, gatewayState(one)),
-            one.status.oldest ? el("td", {"data-label": "oldest"}, when(one.status.oldest)) : none(),
+            one.status.oldest ? el("td", {"data-label": "oldest"}, when(one.status.oldest)) : none(false),
             one.status.bytes ? el("td", {class: "right"}, size(one.status.bytes)) : none(),
             one.status.queued ? el("td", {class: "right", "data-label": "waiting"}, el("a", {href: `#/queue${query({domain: one.domain})}`}, count(one.status.queued))) : none())));
         const isFiltered = wanted.search || wanted.state;
