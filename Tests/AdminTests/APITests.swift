@@ -39,7 +39,9 @@ struct APIReferenceTests {
             try written.write(to: file, atomically: true, encoding: .utf8)
         } else {
             let isSame = try String(contentsOf: file, encoding: .utf8) == written
-            #expect(isSame, "docs/api.md is older than the routes: UPDATE_REFERENCE=1 swift test --filter APIReferenceTests")
+            #expect(
+                isSame, "docs/api.md is older than the routes: UPDATE_REFERENCE=1 swift test --filter APIReferenceTests"
+            )
         }
     }
 }
@@ -55,14 +57,16 @@ struct RequestTests {
     func wrongQueries(_ text: String) { #expect(throws: Problem.self) { try QueryString.parse(text) } }
 
     @Test(arguments: [
-        ("postern_session=abc", "abc"), ("a=b; postern_session=abc; c=d", "abc"), ("postern_session=a; postern_session=b", nil),
+        ("postern_session=abc", "abc"), ("a=b; postern_session=abc; c=d", "abc"),
+        ("postern_session=a; postern_session=b", nil),
         ("postern_sessions=abc", nil), ("", nil), ("postern_session", nil),
     ])
     func cookies(_ field: String, _ wanted: String?) { #expect(SessionCookie.value(in: field) == wanted) }
 
     @Test(arguments: [
         ("`forward.port`: `0` is not allowed; it takes 1 to 65535", "forward.port"), ("unknown key `holdd`", "holdd"),
-        ("`domain` is missing", "domain"), ("3 messages wait", nil), ("`a b` is not allowed", nil), ("`", nil), ("", nil),
+        ("`domain` is missing", "domain"), ("3 messages wait", nil), ("`a b` is not allowed", nil), ("`", nil),
+        ("", nil),
     ])
     func fieldsInSentences(_ sentence: String, _ field: String?) { #expect(Problem.field(in: sentence) == field) }
 

@@ -20,7 +20,8 @@ struct AccessTests {
         let hash = PasswordHash(
             "password", cost: PasswordHash.Cost(logN: 10, r: 8, p: 16), salt: Array("NaCl".utf8))
         let wanted: [UInt8] = [
-            0xfd, 0xba, 0xbe, 0x1c, 0x9d, 0x34, 0x72, 0x00, 0x78, 0x56, 0xe7, 0x19, 0x0d, 0x01, 0xe9, 0xfe, 0x7c, 0x6a, 0xd7,
+            0xfd, 0xba, 0xbe, 0x1c, 0x9d, 0x34, 0x72, 0x00, 0x78, 0x56, 0xe7, 0x19, 0x0d, 0x01, 0xe9, 0xfe, 0x7c, 0x6a,
+            0xd7,
             0xcb, 0xc8, 0x23, 0x78, 0x30, 0xe7, 0x73, 0x76, 0x63, 0x4b, 0x37, 0x31, 0x62,
         ]
         #expect(hash.key == wanted)
@@ -32,11 +33,13 @@ struct AccessTests {
         #expect(read == hash)
         #expect(read.matches("correct horse"))
         #expect(!read.matches("correct hors") && !read.matches("") && !read.matches("correct horse "))
-        #expect(PasswordHash("correct horse", cost: Self.cheap).stored != hash.stored, "the salt is another one each time")
+        #expect(
+            PasswordHash("correct horse", cost: Self.cheap).stored != hash.stored, "the salt is another one each time")
     }
 
     @Test(arguments: [
-        "", "scrypt", "plain$a$b$c$d$e", "scrypt$40$8$3$AAAA$AAAA", "scrypt$15$8$99$AAAA$AAAA", "scrypt$15$8$3$AAAA$AAAA",
+        "", "scrypt", "plain$a$b$c$d$e", "scrypt$40$8$3$AAAA$AAAA", "scrypt$15$8$99$AAAA$AAAA",
+        "scrypt$15$8$3$AAAA$AAAA",
         "scrypt$-1$8$3$AAAA$AAAA", "scrypt$15$8$3$not base64$AAAA",
     ])
     func whatIsNoHashIsNone(_ text: String) { #expect(PasswordHash(stored: text) == nil) }
@@ -76,7 +79,9 @@ struct AccessTests {
                 now += step
                 #expect(try store.user(ofSession: old, noting: true, now: now) == "admin")
             }
-            #expect(try store.user(ofSession: old, noting: true, now: now + step + 1) == nil, "used all the time, and too old")
+            #expect(
+                try store.user(ofSession: old, noting: true, now: now + step + 1) == nil,
+                "used all the time, and too old")
         }
     }
 
@@ -96,7 +101,8 @@ struct AccessTests {
                 RandomText.digest(try store.makeSession(user: "admin", address: "a", now: Double($0)))
             }
             let alive = try digests.map { try store.user(ofSession: $0, noting: false, now: 100) != nil }
-            #expect(alive == Array(repeating: false, count: 3) + Array(repeating: true, count: AccessStore.Limits.sessions))
+            #expect(
+                alive == Array(repeating: false, count: 3) + Array(repeating: true, count: AccessStore.Limits.sessions))
         }
     }
 
@@ -127,7 +133,9 @@ struct AccessTests {
             #expect(try store.deleteToken("backup"))
             #expect(try !store.deleteToken("backup"))
             #expect(try store.token(token, now: 4) == nil)
-            for number in 0..<AccessStore.Limits.tokens { _ = try store.makeToken(name: "t\(number)", scope: .read, now: 5) }
+            for number in 0..<AccessStore.Limits.tokens {
+                _ = try store.makeToken(name: "t\(number)", scope: .read, now: 5)
+            }
             #expect(try store.makeToken(name: "one-more", scope: .read, now: 5) == .tooMany)
         }
     }
@@ -143,7 +151,8 @@ struct AccessTests {
             let entry = try #require(try store.auditEntries(before: nil, search: "A.TEST", limit: 10).first)
             #expect(entry.outcome == "done" && entry.changes[0].after!.count <= AccessStore.Limits.auditValue + 1)
             #expect(try store.auditEntries(before: nil, search: "%", limit: 10).isEmpty, "a search is no pattern")
-            _ = try store.auditBegan(caller, action: "gateway.set", object: "b.test", now: AccessStore.Limits.auditSeconds + 1)
+            _ = try store.auditBegan(
+                caller, action: "gateway.set", object: "b.test", now: AccessStore.Limits.auditSeconds + 1)
             #expect(try store.auditEntries(before: nil, search: nil, limit: 10).map(\.object) == ["b.test"], "too old")
         }
     }

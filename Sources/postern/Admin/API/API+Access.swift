@@ -79,7 +79,7 @@ extension API {
                 summary: "Who changed what by the page and the API, newest first.", access: .read,
                 query: [
                     Route.Parameter(
-                        name: "search", text: "Part of who, from where, what or on which object.",
+                        name: "search", text: "Part of who, from where, what, on which object, or of what was changed.",
                         schema: ["type": "string"]),
                     Route.Parameter(
                         name: "before", text: "Only entries older than the one with this id.",

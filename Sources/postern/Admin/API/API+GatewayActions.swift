@@ -5,7 +5,10 @@ import Hummingbird
 /// What is done with a gateway's mail, with many gateways at a time, and with gateways as YAML.
 extension API {
     private static let actions = ["flush", "hold", "release"]
-    private static let bulkMax = 1_000
+    /// In one request: each is a transaction of the mail process's database.
+    private static let bulkMax = 200
+    /// Named in the audit log.
+    private static let importedNamedMax = 1_000
 
     var gatewayActionRoutes: [Route] {
         let meanings = [
@@ -81,7 +84,7 @@ extension API {
                     let changes =
                         answer.result.created.map { AuditEntry.Change(key: $0, before: nil, after: "created") }
                         + answer.result.updated.map { AuditEntry.Change(key: $0, before: nil, after: "updated") }
-                    return (answer, Array(changes.prefix(Self.bulkMax)))
+                    return (answer, Array(changes.prefix(Self.importedNamedMax)))
                 }
                 return noting(answer.warnings, .json(answer.result))
             },
@@ -114,18 +117,32 @@ extension API {
             throw Problem(
                 .unprocessableContent, "`domains` takes a list of at most \(Self.bulkMax) domains", field: "domains")
         }
-        var results: [BulkResult] = []
+        var domains: [String] = []
         for item in items {
             guard case .text(let domain) = item.content else {
                 throw Problem(.unprocessableContent, "`domains` takes text", field: "domains")
             }
-            do {
-                _ = try await act(request, action, domain)
-                results.append(BulkResult(domain: domain, done: true, detail: nil))
-            } catch let fault as ControlFault where fault.code != .notRunning {
-                results.append(BulkResult(domain: domain, done: false, detail: fault.message))
+            if !domains.contains(domain) { domains.append(domain) }
+        }
+        guard !domains.isEmpty else { return .json(["results": [BulkResult]()]) }
+        // One entry for all of them: it is one thing that a person did.
+        let results = try await change(request, "queue.\(action)", "\(domains.count) gateways") {
+            var results: [BulkResult] = []
+            for domain in domains { results.append(try await bulk(action, domain)) }
+            let changes = results.map {
+                AuditEntry.Change(key: $0.domain, before: nil, after: $0.done ? "done" : "refused: \($0.detail ?? "")")
             }
+            return (results, changes)
         }
         return .json(["results": results])
+    }
+
+    private func bulk(_ action: String, _ domain: String) async throws -> BulkResult {
+        do {
+            _ = try await ask("queue.\(action)", [.text("domain", domain)], as: ControlCount.self)
+            return BulkResult(domain: domain, done: true, detail: nil)
+        } catch let fault as ControlFault where fault.code != .notRunning {
+            return BulkResult(domain: domain, done: false, detail: fault.message)
+        }
     }
 }

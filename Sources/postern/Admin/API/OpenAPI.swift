@@ -80,7 +80,9 @@ enum OpenAPI {
             switch answer.content {
             case .none: break
             case .json(let schema): response["content"] = ["application/json": ["schema": schema]]
-            case .other(let type): response["content"] = .map([type: ["schema": ["type": "string"]]])
+            case .other(let type):
+                // YAML is of the shape that it says; the others are bytes.
+                response["content"] = .map([type: ["schema": type == "application/yaml" ? [:] : ["type": "string"]]])
             }
             responses[String(answer.status)] = .map(response)
         }

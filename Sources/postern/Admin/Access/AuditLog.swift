@@ -48,14 +48,14 @@ extension AccessStore {
         try auditEnded(id, outcome: outcome)
     }
 
-    /// The newest first, older than `before`, that hold `search` in who, action or object.
+    /// The newest first, older than `before`, that hold `search` anywhere.
     func auditEntries(before: Int64?, search: String?, limit: Int) throws(AccessFault) -> [AuditEntry] {
         try read { database in
             try Row.fetchAll(
                 database,
                 sql: """
                     SELECT * FROM audit WHERE id < ?
-                    AND (? IS NULL OR instr(lower(who || ' ' || address || ' ' || action || ' ' || object), lower(?)) > 0)
+                    AND (? IS NULL OR instr(lower(who || ' ' || address || ' ' || action || ' ' || object || ' ' || changes), lower(?)) > 0)
                     ORDER BY id DESC LIMIT ?
                     """, arguments: [before ?? Int64.max, search, search, limit]
             ).map { row in

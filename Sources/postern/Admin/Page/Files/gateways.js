@@ -37,8 +37,11 @@ export async function gateways(context) {
 
     const act = async (action, domains) => {
         try {
-            const {value} = await request("POST", "bulk", {body: {action, domains}});
-            const failed = value.results.filter((one) => !one.done);
+            const failed = [];
+            for (let i = 0; i < domains.length; i += 200) {
+                const {value} = await request("POST", "bulk", {body: {action, domains: domains.slice(i, i + 200)}});
+                failed.push(...value.results.filter((one) => !one.done));
+            }
             const words = {flush: "is tried now", hold: "is held", release: "is released"};
             notice(failed.length ? `${domains.length - failed.length} done; ${failed[0].domain}: ${failed[0].detail}`
                 : `Mail of ${domains.length === 1 ? domains[0] : `${count(domains.length)} gateways`} ${words[action]}.`);
