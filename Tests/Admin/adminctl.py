@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import smtplib
 import subprocess
 import sys
@@ -29,6 +30,20 @@ def need(*packages: str) -> None:
     python = python_with(*packages)
     if Path(sys.prefix) != python.parents[1]:
         os.execv(python, [str(python), *sys.argv])
+
+
+def program(package: str) -> str:
+    """The program of a Debian package of the same name, installed when it is missing."""
+    found = shutil.which(package)
+    if found is None and os.geteuid() == 0:
+        print(f"installing {package}", file=sys.stderr)
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+            subprocess.run(["apt-get", *words], stdout=subprocess.DEVNULL,
+                           env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, check=False)
+        found = shutil.which(package)
+    if found is None:
+        raise Skip(f"{package} is missing: apt-get install {package}")
+    return found
 
 
 class Answer:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import socket
 import sys
 import threading
 from pathlib import Path
 
-from adminctl import PASSWORD, Site, check, exit_cleanly_on_signals, need, wait_until
+from adminctl import PASSWORD, Site, Skip, check, exit_cleanly_on_signals, need, program, wait_until
 
-need("playwright")
+need("playwright", "axe-playwright-python")
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
@@ -227,7 +227,7 @@ def views(browser: Browser, site: Site, primary: Primary, folder: Path | None) -
         for scheme in ("light", "dark"):
             page, watch = open_page(browser, site, size, scheme)
             sign_in(page)
-            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            expect(page.get_by_role("button", name="Sign out")).to_be_visible()
             for name, path in (("overview", ""), ("gateways", "gateways"), ("domain", "gateways/down.test/domain"),
                                ("forwarding", "gateways/down.test/forwarding"), ("quotas", "gateways/down.test/quotas"),
                                ("dns", "gateways/down.test/dns"), ("queue", "queue"), ("message", f"queue/{message}"),
@@ -240,6 +240,9 @@ def views(browser: Browser, site: Site, primary: Primary, folder: Path | None) -
                 unlabelled = page.evaluate("""[...document.querySelectorAll('input, select, button, a')].filter((one) =>
                     one.offsetParent && !(one.labels?.length || one.getAttribute('aria-label') || one.textContent.trim())).length""")
                 check(f"everything on {name} has a name", unlabelled == 0, unlabelled)
+                findings = [one for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+                check(f"axe finds nothing serious on {name} at {size}, {scheme}", not findings, [
+                    (one["id"], [node["target"] for node in one["nodes"]][:3]) for one in findings])
                 if folder:
                     page.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=True)
             check(f"nothing to complain about at {size}, {scheme}", not watch.seen, watch.seen)
@@ -253,9 +256,10 @@ def main() -> int:
     parser.add_argument("--screenshots", type=Path)
     arguments = parser.parse_args()
     exit_cleanly_on_signals()
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        print("Chromium is missing: apt-get install chromium")
+    try:
+        chromium = os.environ.get("CHROMIUM") or program("chromium")
+    except Skip as reason:
+        print(reason)
         return 1
     if arguments.screenshots:
         arguments.screenshots.mkdir(parents=True, exist_ok=True)

@@ -36,13 +36,24 @@ final class AccessDesk: Sendable {
     ///
     /// - Throws: `AccessFault`.
     func run<Result: Sendable>(_ body: @escaping @Sendable (AccessStore) throws -> Result) async throws -> Result {
-        try await pool.runIfActive { try body(try self.store()) }
+        try await pool.runIfActive {
+            let store = try self.store()
+            do {
+                return try body(store)
+            } catch let fault as AccessFault {
+                // Opened anew by whoever comes next: the file may be put right meanwhile.
+                self.state.withLock { if $0.store === store { $0.store = nil } }
+                throw fault
+            }
+        }
     }
 
     /// - Throws: `AccessFault`, also the one of a moment ago.
     private func store() throws -> AccessStore {
         try state.withLock { state in
-            if let store = state.store { return store }
+            // Another file may have been put in its place, such as a backup.
+            if let store = state.store, store.isInPlace { return store }
+            state.store = nil
             let now = Text.now
             if let fault = state.fault, now - state.triedAt < Limits.openPauseSeconds { throw fault }
             state.triedAt = now

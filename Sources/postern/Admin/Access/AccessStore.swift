@@ -20,6 +20,8 @@ final class AccessStore: Sendable {
 
     let path: String
     private let queue: DatabaseQueue
+    /// Device and inode of the file that is open.
+    private let file: [UInt64]
 
     static func path(dataFolder: String) -> String { dataFolder + "/admin.db" }
 
@@ -27,7 +29,7 @@ final class AccessStore: Sendable {
     init(path: String) throws(AccessFault) {
         self.path = path
         do {
-            try Self.prepareFile(path)
+            file = try Self.prepareFile(path)
             var configuration = GRDB.Configuration()
             configuration.busyMode = .timeout(5)
             configuration.label = "access"
@@ -41,7 +43,9 @@ final class AccessStore: Sendable {
     }
 
     /// Mode 0600 from its first moment, and of the data folder's owner also when root makes it.
-    private static func prepareFile(_ path: String) throws {
+    ///
+    /// - Returns: device and inode.
+    private static func prepareFile(_ path: String) throws -> [UInt64] {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else {
             throw AccessFault(description: "\(path): it cannot be opened: \(String(cString: strerror(errno)))")
@@ -52,6 +56,15 @@ final class AccessStore: Sendable {
         if geteuid() == 0, stat((path as NSString).deletingLastPathComponent, &folder) == 0 {
             fchown(descriptor, folder.st_uid, folder.st_gid)
         }
+        var made = stat()
+        fstat(descriptor, &made)
+        return [UInt64(made.st_dev), UInt64(made.st_ino)]
+    }
+
+    /// False: the file was taken away, or another one is in its place.
+    var isInPlace: Bool {
+        var found = stat()
+        return stat(path, &found) == 0 && [UInt64(found.st_dev), UInt64(found.st_ino)] == file
     }
 
     private static let version = 1

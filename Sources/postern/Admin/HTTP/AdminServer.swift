@@ -102,7 +102,9 @@ struct AdminServer: Sendable {
             problem.allow = "GET, HEAD"
             return APIGate.response(problem)
         }
-        let isLoopback = channel.remoteAddress.map(Self.isLoopback) ?? false
+        // What a proxy passes on comes from elsewhere.
+        let isLoopback =
+            channel.remoteAddress.map(Self.isLoopback) == true && request.headers[.xForwardedFor] == nil
         if let response = await monitoring.respond(path, isLoopback: isLoopback) { return response }
         return PageFiles.response(path, request) ?? Monitoring.text(.notFound, "there is no such page")
     }

@@ -151,24 +151,16 @@ actor Live {
             problem.retryAfterSeconds = 30
             throw problem
         }
-        listenerNumber += 1
-        let number = listenerNumber
-        let (events, continuation) = AsyncStream.makeStream(
-            of: String.self, bufferingPolicy: .bufferingOldest(Limits.pending))
-        listeners[number] = continuation
-        continuation.yield("retry: 3000\n\n")
-        if let lastStatus {
-            continuation.yield(
-                "event: status\ndata: \(String(decoding: JSONBytes.encode(lastStatus), as: UTF8.self))\n\n")
-        }
-        // The only sign of a listener that went away is a write that fails.
-        let beat = Task {
-            while !Task.isCancelled {
-                try? await Task.sleep(for: Limits.beat)
-                if await isAlive() { continuation.yield(": \n\n") } else { continuation.finish() }
-            }
-        }
         return ResponseBody { writer in
+            // From here on, and no sooner: who goes away before is never one.
+            let (number, events, continuation) = await self.join()
+            // The only sign of a listener that went away is a write that fails.
+            let beat = Task {
+                while !Task.isCancelled {
+                    try? await Task.sleep(for: Limits.beat)
+                    if await isAlive() { continuation.yield(": \n\n") } else { continuation.finish() }
+                }
+            }
             defer {
                 beat.cancel()
                 Task { await self.leave(number) }
@@ -176,6 +168,19 @@ actor Live {
             for await event in events { try await writer.write(ByteBuffer(string: event)) }
             try await writer.finish(nil)
         }
+    }
+
+    private func join() -> (number: Int, events: AsyncStream<String>, continuation: AsyncStream<String>.Continuation) {
+        listenerNumber += 1
+        let (events, continuation) = AsyncStream.makeStream(
+            of: String.self, bufferingPolicy: .bufferingOldest(Limits.pending))
+        listeners[listenerNumber] = continuation
+        continuation.yield("retry: 3000\n\n")
+        if let lastStatus {
+            let data = String(decoding: JSONBytes.encode(lastStatus), as: UTF8.self)
+            continuation.yield("event: status\ndata: \(data)\n\n")
+        }
+        return (listenerNumber, events, continuation)
     }
 
     private func leave(_ number: Int) { listeners.removeValue(forKey: number)?.finish() }
