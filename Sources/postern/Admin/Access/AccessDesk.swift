@@ -60,7 +60,7 @@ final class AccessDesk: Sendable {
             do throws(AccessFault) {
                 let store = try AccessStore(path: path)
                 try Self.makeFirstUser(store)
-                state.store = store
+                (state.store, state.fault) = (store, nil)
                 return store
             } catch {
                 if state.fault != error { complain("the admin pages are closed: \(error)") }
