@@ -134,11 +134,15 @@ struct HeaderFields: Codable, Hashable, Sendable {
     init(_ content: [UInt8]) {
         var fields: [Field] = []
         var isCut = false
+        var hasEnded = false
         var rest = content.prefix(Limits.bytes)
         while let end = rest.firstIndex(of: 0x0a) {
             let line = rest[..<end].last == 0x0d ? rest[..<end].dropLast() : rest[..<end]
             rest = rest[(end + 1)...]
-            if line.isEmpty { break }
+            if line.isEmpty {
+                hasEnded = true
+                break
+            }
             if line.first == 0x20 || line.first == 0x09, let last = fields.popLast() {
                 let more = String(decoding: line.drop { $0 == 0x20 || $0 == 0x09 }, as: UTF8.self)
                 fields.append(Field(name: last.name, value: last.value + " " + more))
@@ -154,6 +158,6 @@ struct HeaderFields: Codable, Hashable, Sendable {
                     name: String(decoding: line[..<colon], as: UTF8.self),
                     value: String(decoding: line[(colon + 1)...].drop { $0 == 0x20 || $0 == 0x09 }, as: UTF8.self)))
         }
-        (self.fields, self.isCut) = (fields, isCut || (content.count > Limits.bytes && rest.isEmpty))
+        (self.fields, self.isCut) = (fields, isCut || (content.count > Limits.bytes && !hasEnded))
     }
 }

@@ -262,7 +262,7 @@ extension AccessStore {
         }
         guard let found, let scope = Scope(rawValue: found["scope"]) else { return nil }
         let usedAt: Double? = found["usedAt"]
-        if now - (usedAt ?? 0) > SessionLife.noteSeconds {
+        if now - (usedAt ?? -.infinity) > SessionLife.noteSeconds {
             try write {
                 try $0.execute(sql: "UPDATE token SET usedAt = ? WHERE digest = ?", arguments: [now, digest])
             }
