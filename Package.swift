@@ -15,6 +15,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
@@ -29,6 +30,8 @@ let package = Package(
             linkerSettings: [
                 .linkedLibrary("uring"), .linkedLibrary("ssl"), .linkedLibrary("crypto"), .linkedLibrary("cares"),
             ]),
+        // What of OpenSSL's crypto the admin process needs. No logic.
+        .target(name: "CAccess", linkerSettings: [.linkedLibrary("crypto")]),
         .systemLibrary(name: "CIDN2", pkgConfig: "libidn2", providers: [.apt(["libidn2-dev"])]),
         // Loop, sockets, TLS, timers, files, mailboxes. Knows nothing of mail.
         .target(name: "Reactor", dependencies: ["CReactor"], swiftSettings: strict),
@@ -48,14 +51,17 @@ let package = Package(
         .executableTarget(
             name: "postern",
             dependencies: [
-                "Gateway",
+                "CAccess", "Gateway",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
+            resources: [.embedInCode("Admin/Page/Files")],
             swiftSettings: strict),
         // What counts system calls for postern-bench. No logic.
         .target(name: "CBench", path: "Benchmarks/CBench"),
@@ -74,6 +80,7 @@ let package = Package(
         .testTarget(name: "ProtocolsTests", dependencies: ["Protocols", "CReactor"]),
         .testTarget(name: "GatewayTests", dependencies: ["Gateway"]),
         .testTarget(name: "CommandTests", dependencies: ["postern"]),
+        .testTarget(name: "AdminTests", dependencies: ["Gateway", "postern"]),
         .testTarget(name: "BenchTests", dependencies: ["CReactor", "postern-bench"]),
     ],
     swiftLanguageModes: [.v6]

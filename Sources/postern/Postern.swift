@@ -12,7 +12,6 @@ struct Postern: ParsableCommand {
         version: Version.current,
         subcommands: [
             Serve.self, Check.self, Status.self, GatewayCommand.self, QueueCommand.self, SettingsCommand.self,
-            Trace.self,
-            Admin.self,
+            Trace.self, TokenCommand.self, PasswordCommand.self, Admin.self,
         ])
 }

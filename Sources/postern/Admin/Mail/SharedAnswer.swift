@@ -6,7 +6,8 @@ import NIOPosix
 actor SharedAnswer<Result: Codable & Sendable> {
     private let controlPath: String
     private let command: String
-    private var asking: Task<Result, any Error>?
+    private var asking: (task: Task<Result, any Error>, number: Int)?
+    private var number = 0
 
     /// A mail process that takes longer is as good as gone for a monitor.
     private static var timeoutSeconds: Int { 10 }
@@ -17,7 +18,7 @@ actor SharedAnswer<Result: Codable & Sendable> {
 
     /// - Throws: `ControlFault` when the mail process can't be asked.
     func get() async throws -> Result {
-        if let asking { return try await asking.value }
+        if let asking { return try await asking.task.value }
         let (controlPath, command) = (controlPath, command)
         let task = Task {
             try await NIOThreadPool.singleton.runIfActive {
@@ -25,12 +26,17 @@ actor SharedAnswer<Result: Codable & Sendable> {
                     .ask(command, as: Result.self).result
             }
         }
-        asking = task
+        number += 1
+        let own = number
+        asking = (task, own)
         Task {
             _ = await task.result
             try? await Task.sleep(for: Self.freshness)
-            asking = nil
+            if asking?.number == own { asking = nil }
         }
         return try await task.value
     }
+
+    /// The next to ask gets a new answer.
+    func forget() { asking = nil }
 }
