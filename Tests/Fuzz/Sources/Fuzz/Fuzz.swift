@@ -18,6 +18,7 @@ struct Target: Sendable {
         Target(name: "values", run: ValuesTarget.run),
         Target(name: "configuration", run: ConfigurationTarget.run),
         Target(name: "document", run: DocumentTarget.run), Target(name: "control", run: ControlTarget.run),
+        Target(name: "mime", run: MIMETarget.run), Target(name: "imap", run: IMAPTarget.run),
     ]
     nonisolated(unsafe) private static var chosen = targets[0]
 
