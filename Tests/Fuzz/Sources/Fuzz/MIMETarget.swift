@@ -53,7 +53,7 @@ enum MIMETarget {
                 let inner = structure.parts[child]
                 require(inner.header.lowerBound >= end, "parts overlap")
                 require(
-                    inner.body.upperBound <= max(part.body.upperBound, inner.header.lowerBound),
+                    inner.body.upperBound <= max(part.body.upperBound, inner.body.lowerBound),
                     "a part ends behind the one around it")
                 end = inner.body.upperBound
                 visit(child, depth: depth + 1)
