@@ -20,6 +20,7 @@ struct Target: Sendable {
         Target(name: "document", run: DocumentTarget.run), Target(name: "control", run: ControlTarget.run),
         Target(name: "sasl", run: SASLTarget.run), Target(name: "pop3", run: POP3Target.run),
         Target(name: "odmr", run: ODMRTarget.run),
+        Target(name: "mime", run: MIMETarget.run), Target(name: "imap", run: IMAPTarget.run),
     ]
     nonisolated(unsafe) private static var chosen = targets[0]
 
