@@ -47,6 +47,7 @@ private final class IMAPFuzzOwner {
     private var modSequence: UInt64 = 1
     private var nextUID: UInt32 = 100
     private var isOpen = false
+    private var isFlightOver = false
     private var pending: [UInt8] = []
     private var output = ByteOutput()
     private var events = 0
@@ -73,6 +74,7 @@ private final class IMAPFuzzOwner {
 
     /// What another session does.
     func change(_ byte: UInt8) {
+        isFlightOver = false
         guard !isClosed else { return }
         switch byte & 3 {
         case 1 where !mails.isEmpty:
@@ -95,7 +97,7 @@ private final class IMAPFuzzOwner {
     }
 
     func take(_ bytes: [UInt8]) {
-        guard !isClosed else { return }
+        guard !isClosed, !isFlightOver else { return }
         pending += bytes
         given += bytes.count
         while true {
@@ -121,7 +123,11 @@ private final class IMAPFuzzOwner {
     private func act(_ event: IMAPServerSession.Event) -> Bool {
         switch event {
         case .needMore, .outputFull, .workLeft: break
-        case .startTLS: session.tlsStarted()
+        case .startTLS:
+            // What else came in plaintext is dropped: the rest of the flight, however it is cut.
+            session.tlsStarted()
+            pending = []
+            isFlightOver = true
         case .login(_, let password):
             if password == [112] {
                 session.acceptLogin(folders: ["INBOX", "Copies"], into: &output)
