@@ -36,6 +36,25 @@ extension MIMEStructure {
 }
 
 @Suite struct MIMEScannerTests {
+    /// The message in it took the last place, and the part behind the delimiter one more.
+    @Test func aDelimiterInTheHeaderSectionOfAMessageMakesNoPartBeyondTheLimit() {
+        var limits = MIMEScanner.Limits()
+        limits.partsMax = 3
+        let text = """
+            Content-Type: multipart/mixed; boundary=b\r
+            \r
+            --b\r
+            Content-Type: message/rfc822\r
+            --b\r
+            \r
+            one\r
+            --b--\r
+
+            """
+        #expect(mimeStructure(text, limits: limits).parts.count == 3)
+        #expect(mimeStructure(text).parts.count == 4)
+    }
+
     static let nested = """
         Subject: outer\r
         Content-Type: multipart/mixed; boundary="a b"\r

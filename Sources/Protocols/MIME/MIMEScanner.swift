@@ -295,7 +295,8 @@ extension MIMEScanner {
             let boundary = isMessage ? [] : type.parameter("boundary") ?? []
             let isReadable =
                 isMessage
-                ? structure.parts.count < limits.partsMax
+                // For the message in it, and for the part whose delimiter may end this header section.
+                ? structure.parts.count + 1 < limits.partsMax
                 : !boundary.isEmpty && boundary.count <= limits.boundaryMaxBytes
             if isReadable, open.count < limits.depthMax {
                 kind = isMessage ? .message : .multipart

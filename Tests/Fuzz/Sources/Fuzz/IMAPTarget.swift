@@ -68,6 +68,9 @@ private final class IMAPFuzzOwner {
         ]
         session = IMAPServerSession(settings: settings, isTLS: options & 16 == 0)
         session.greet(into: &output)
+        // Also to one who says nothing.
+        sent += output.array
+        output.removeAll()
         // Most flights are to be of what comes behind the login.
         if options & 32 == 0 { take(Array("l LOGIN u p\r\ns SELECT INBOX\r\n".utf8)) }
     }
