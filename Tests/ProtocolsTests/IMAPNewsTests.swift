@@ -397,7 +397,7 @@ extension IMAPServerOwner {
 
 @Suite struct IMAPValueTests {
     @Test func base64() {
-        func decoded(_ text: String) -> [UInt8]? { IMAPBase64.decode(Array(text.utf8)) }
+        func decoded(_ text: String) -> [UInt8]? { Base64.decode(Array(text.utf8)) }
         #expect(
             decoded("") == [] && decoded("Zg==") == [102] && decoded("Zm8=") == [102, 111]
                 && decoded("Zm9v") == [102, 111, 111])
@@ -407,8 +407,8 @@ extension IMAPServerOwner {
         for count in 0..<20 {
             var output = ByteOutput()
             let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 * 37 + 200) }
-            IMAPBase64.write(bytes, into: &output)
-            #expect(IMAPBase64.decode(output.array) == bytes)
+            Base64.encode(bytes, into: &output)
+            #expect(Base64.decode(output.array) == bytes)
         }
     }
 

@@ -113,7 +113,7 @@ extension IMAPParser {
             if rest == [UInt8(ascii: "=")] {
                 initial = []
             } else {
-                guard let decoded = IMAPBase64.decode(rest) else { throw IMAPRefusal("The response is not base64") }
+                guard let decoded = Base64.decode(rest) else { throw IMAPRefusal("The response is not base64") }
                 initial = decoded
             }
         }
@@ -179,59 +179,5 @@ extension IMAPParser {
         if isList { try expect(UInt8(ascii: ")")) }
         return .store(
             set, IMAPFlagChange(action, flags), isSilent: item.count > 5, unchangedSince: unchangedSince, isUID: isUID)
-    }
-}
-
-/// Base64 as SASL wants it: padded, without anything else (RFC 4648 §4).
-enum IMAPBase64 {
-    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
-        guard text.count % 4 == 0 else { return nil }
-        var bytes: [UInt8] = []
-        var bits: UInt32 = 0
-        var count = 0
-        var padding = 0
-        for byte in text {
-            if byte == UInt8(ascii: "=") {
-                padding += 1
-                bits <<= 6
-            } else {
-                guard padding == 0, let value = value(byte) else { return nil }
-                bits = bits << 6 | UInt32(value)
-            }
-            count += 1
-            guard count % 4 == 0 else { continue }
-            guard padding <= 2, bits & (1 << (8 * UInt32(padding)) &- 1) == 0 else { return nil }
-            for shift in stride(from: 16, through: 8 * padding, by: -8) {
-                bytes.append(UInt8(truncatingIfNeeded: bits >> UInt32(shift)))
-            }
-            bits = 0
-            if padding > 0, count != text.count { return nil }
-        }
-        return bytes
-    }
-
-    static func write(_ bytes: [UInt8], into output: inout ByteOutput) {
-        let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-        var at = 0
-        while at < bytes.count {
-            let count = min(3, bytes.count - at)
-            var bits: UInt32 = 0
-            for offset in 0..<3 { bits = bits << 8 | (offset < count ? UInt32(bytes[at + offset]) : 0) }
-            for digit in 0..<4 {
-                output.append(digit <= count ? digits[Int(bits >> UInt32(18 - 6 * digit) & 63)] : UInt8(ascii: "="))
-            }
-            at += 3
-        }
-    }
-
-    private static func value(_ byte: UInt8) -> UInt8? {
-        switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"): byte - UInt8(ascii: "A")
-        case UInt8(ascii: "a")...UInt8(ascii: "z"): byte - UInt8(ascii: "a") + 26
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0") + 52
-        case UInt8(ascii: "+"): 62
-        case UInt8(ascii: "/"): 63
-        default: nil
-        }
     }
 }

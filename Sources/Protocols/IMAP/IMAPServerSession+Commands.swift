@@ -162,7 +162,7 @@ extension IMAPServerSession {
     public mutating func challenge(_ bytes: [UInt8], into output: inout ByteOutput) {
         guard case .asking(.authentication) = state else { preconditionFailure("no exchange under way") }
         output.append("+ ")
-        IMAPBase64.write(bytes, into: &output)
+        Base64.encode(bytes, into: &output)
         output.append("\r\n")
         state = .line
         expects = .authenticationResponse

@@ -154,7 +154,7 @@ extension IMAPServerSession {
             return nil
         case .authenticationResponse:
             expects = .command
-            guard line.count != 1 || line[0] != UInt8(ascii: "*"), let response = IMAPBase64.decode(line) else {
+            guard line.count != 1 || line[0] != UInt8(ascii: "*"), let response = Base64.decode(line) else {
                 let isCancelled = line.count == 1 && line[0] == UInt8(ascii: "*")
                 refuse(
                     IMAPRefusal(isCancelled ? "Authentication cancelled" : "The response is not base64"), into: &output)

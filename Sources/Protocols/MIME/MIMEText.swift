@@ -74,7 +74,7 @@ public struct MIMETextDecoder: Sendable {
     }
 
     private mutating func decodeBase64(_ byte: UInt8, into text: inout [UInt8]) {
-        guard let value = Self.base64Value(byte) else {
+        guard let value = Base64.value(of: byte) else {
             // Padding ends a group; another may follow where texts were put together.
             if byte == UInt8(ascii: "=") { bitCount = 0 }
             return
@@ -117,17 +117,6 @@ public struct MIMETextDecoder: Sendable {
                 put(high, into: &text)
                 put(byte, into: &text)
             }
-        }
-    }
-
-    fileprivate static func base64Value(_ byte: UInt8) -> UInt8? {
-        switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"): byte - UInt8(ascii: "A")
-        case UInt8(ascii: "a")...UInt8(ascii: "z"): byte - UInt8(ascii: "a") + 26
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): byte - UInt8(ascii: "0") + 52
-        case UInt8(ascii: "+"): 62
-        case UInt8(ascii: "/"): 63
-        default: nil
         }
     }
 }
