@@ -321,6 +321,35 @@ struct JournalTests {
         #expect(gateway.queue.count == 40)
     }
 
+    /// Seed 7995: a move failed, its message was delivered and its record ended; the file stayed, and the next start sent it again.
+    @Test("a move that failed leaves no file that a start could find", arguments: [false, true])
+    func failedMove(power: Bool) throws {
+        let gateway = try SimulatedGateway(cores: 1, journal: small)
+        ready(gateway)
+        let disk = gateway.world.disk
+        let device = disk.addDevice(mountedAt: "/mnt")
+        try gateway.create(demo + " mailDirectory=/mnt/demo")
+        ready(gateway)
+        let primary = ScriptedPrimary(gateway, isUp: false)
+        let moves = { gateway.world.counters.failedSyncs > 0 }
+        #expect(accept(gateway, 0..<20, bytes: 9_000).count == 20)
+        // The files are written, and the sync behind them fails.
+        disk.inject(SimulatedDiskFault(.sync, device: device))
+        var promised = 20
+        while !moves(), promised < 60 { promised += accept(gateway, promised..<promised + 1, bytes: 9_000).count }
+        #expect(moves())
+        primary.start()
+        gateway.flush()
+        #expect(gateway.run(seconds: 300) { gateway.isIdle && primary.accepted.count == promised })
+        gateway.pass(seconds: 15)
+        #expect(disk.names(in: "/mnt/demo") == [MailFile.headName])
+        if power { gateway.losePower() } else { gateway.kill() }
+        try gateway.start()
+        gateway.ready()
+        gateway.pass(seconds: 15)
+        #expect(primary.accepted.count == promised)
+    }
+
     // MARK: Quota and state
 
     @Test("M9: the quota counts mail in the journal, and after a start again") func quota() throws {

@@ -78,13 +78,19 @@ extension Core {
             owner: Token(kind: TokenKind.ignored, generation: 0, index: 0))
         message.then = { [self] fault in
             if let fault {
-                noteFailure(fault, id)
+                noteFailure(fault, id, "the message stays in the journal")
             } else {
                 route.store.failuresInARow.store(0, ordering: .relaxed)
             }
             then(fault == nil)
         }
         spool.commit(message)
+    }
+
+    /// Home: what a failed `store` may have left in the mail directory.
+    func clear(_ store: Store, _ id: QueueID, _ bytes: Int, then: @escaping () -> Void) {
+        let name = MailFile.name(id, contentBytes: bytes)
+        spool.remove(Removal(store: store, name: name, bytes: 0, purpose: .clear(then: then)))
     }
 
     /// Home: the bytes of a record that is not what was written.

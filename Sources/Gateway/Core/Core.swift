@@ -353,9 +353,13 @@ final class Core: Queues.Owner {
             }
         }
         for removal in spool.removed {
-            guard case .settled(let credit) = removal.purpose else { continue }
-            removal.store.discharge(removal.bytes)
-            if let credit { send(.credit(credit.session, 1), to: credit.core) }
+            switch removal.purpose {
+            case .undo: break
+            case .settled(let credit):
+                removal.store.discharge(removal.bytes)
+                if let credit { send(.credit(credit.session, 1), to: credit.core) }
+            case .clear(let then): then()
+            }
         }
         for end in spool.ended { ended(end) }
         for state in spool.stated { state.then() }

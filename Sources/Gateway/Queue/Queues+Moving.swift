@@ -10,7 +10,8 @@ import Reactor
 /// ```
 ///
 /// Whoever may have it on loan keeps it. Its own end, when that comes meanwhile, waits until the move is over: else a start after a
-/// crash would find the file of a parcel that has gone, or the record of one whose file has.
+/// crash would find the file of a parcel that has gone, or the record of one whose file has. A move that failed is over when what it
+/// may have left in the mail directory is gone for good.
 extension Queues {
     /// What waits for the end of a move, in order.
     final class Move {
@@ -38,7 +39,7 @@ extension Queues {
     }
 
     private func moveNext() {
-        while moves.count < Self.movesMax, let reference = toMove.popFirst() {
+        while moves.count - clearing < Self.movesMax, let reference = toMove.popFirst() {
             guard index.holds(reference), !index[reference].place.isNone, !index[reference].isMoving else { continue }
             move(reference) { _ in }
         }
@@ -58,7 +59,7 @@ extension Queues {
                 owner.store(
                     index[reference].id, content, queue.route, parcel.envelope, queue.key.destination
                 ) { [self] isStored in
-                    isStored ? leaveJournal(reference, then) : moveEnded(reference, false, then)
+                    isStored ? leaveJournal(reference, then) : clearAway(reference, then)
                 }
             case .failure(.damaged(let why)):
                 moveEnded(reference, false, then)
@@ -74,6 +75,16 @@ extension Queues {
             case .failure: moveEnded(reference, false, then)
             }
         }
+    }
+
+    /// A file that is there all the same would outlive the record, and the next start would send it again.
+    private func clearAway(_ reference: ParcelReference, _ then: @escaping (Bool) -> Void) {
+        clearing += 1
+        owner.clear(queue(of: reference).route.store, index[reference].id, index[reference].bytes) { [self] in
+            clearing -= 1
+            moveEnded(reference, false, then)
+        }
+        moveNext()
     }
 
     /// The file is durable: now its record ends.

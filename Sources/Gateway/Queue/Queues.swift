@@ -22,6 +22,8 @@ final class Queues {
         func store(
             _ id: QueueID, _ content: MessageContent, _ route: Route, _ envelope: Envelope, _ destination: String,
             then: @escaping (Bool) -> Void)
+        /// Takes away what a failed `store` may have left; `then` runs when that is durable. A disk that fails keeps it waiting.
+        func clear(_ store: Store, _ id: QueueID, _ bytes: Int, then: @escaping () -> Void)
         /// Keeps what a damaged record holds beside the mail; `then` runs when that is durable, or can't be.
         func keepDamaged(
             _ store: Store, _ id: QueueID, _ bytes: Int, _ place: JournalPlace, then: @escaping (Bool) -> Void)
@@ -51,6 +53,8 @@ final class Queues {
     var moves: [Int32: Move] = [:]
     var departures: [Int32: (Bool) -> Void] = [:]
     var toMove: Deque<ParcelReference> = []
+    /// Of `moves`: those that failed and wait for a disk that fails.
+    var clearing = 0
     /// Journals that are being looked through.
     var walking: Set<Int> = []
     /// The server is stopping: nothing is opened or given any more.

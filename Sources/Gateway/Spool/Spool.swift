@@ -186,7 +186,7 @@ final class Spool {
     /// All file systems have answered.
     private func conclude(_ message: IncomingMessage) {
         committed.append(message)
-        // What comes out of a journal is still there; the next attempt clears its way itself.
+        // What comes out of a journal is still there; whoever moves it clears the file away before anything else becomes of it.
         guard message.then == nil else { return }
         guard message.fault != nil else {
             committedMessages += 1
@@ -419,6 +419,8 @@ final class Removal {
         case undo
         /// Settled; `credit` is the session that waits for the sync (design §6: at most 16 unsynced settles a connection).
         case settled(credit: Credit?)
+        /// What a failed move out of a journal may have left behind; `then` runs when it is gone for good.
+        case clear(then: () -> Void)
     }
     struct Credit: Sendable {
         let core: Int

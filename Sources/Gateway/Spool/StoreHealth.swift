@@ -4,11 +4,15 @@ import Reactor
 /// What becomes of mail directories whose disk fails, hangs or fills up (design rules M5 and M10).
 extension Core {
     /// Design rule M5: after a second failed commit in a row the mail directory is failed, until a trial gets through.
-    func noteFailure(_ fault: CommitFault, _ id: QueueID) {
+    ///
+    /// - Parameter consequence: what becomes of the message.
+    func noteFailure(
+        _ fault: CommitFault, _ id: QueueID, _ consequence: String = "the sender was told to try again"
+    ) {
         let store = fault.store
         if fault.isJournal {
             return log.note(
-                .warning, "refused", "\(id): the journal could not be written; the sender was told to try again")
+                .warning, "refused", "\(id): the journal could not be written; \(consequence)")
         }
         if let commit = fault.commit.map({ $0 << 16 | UInt64(index) }),
             store.lastFailedCommit.exchange(commit, ordering: .relaxed) == commit
@@ -17,7 +21,7 @@ extension Core {
         }
         log.alarm(
             fault.wasSync ? "sync-failed" : "write-failed", gateway: store.domain, id: id,
-            "\(String(cString: strerror(fault.fault))); the sender was told to try again")
+            "\(String(cString: strerror(fault.fault))); \(consequence)")
         guard !fault.isFull else { return }
         if store.failuresInARow.add(1, ordering: .relaxed).newValue >= 2, store.state.load(ordering: .relaxed) == .ready
         {
