@@ -40,6 +40,7 @@ extension SimulatedDay {
         case 31, 32:
             try end([.kill, .powerLoss][world.draw(2)], aimed: true)
             listLate()
+        case 33: breakMove()
         default: break
         }
     }
@@ -189,6 +190,22 @@ extension SimulatedDay {
                 [.write, .sync, .sync, .rename, .unlink, .create, .close, .read][world.draw(8)],
                 countdown: 1 + world.draw(4), times: 1 + world.draw(3),
                 device: [nil, 1, 2][world.draw(3)]))
+    }
+
+    /// All that is in the journals is to go to its mail directory; the files are written, and their sync fails.
+    private func breakMove() {
+        guard gateway.journals != nil else { return }
+        // Of what is on its way to a primary just then.
+        newSession()
+        let arrived = arrivedCount
+        gateway.run(seconds: 5) { arrivedCount > arrived }
+        troubles.movesBroken += 1
+        for core in gateway.cores {
+            for home in gateway.cores.indices { core.send(.moveOut(core: core.index, through: .max), to: home) }
+        }
+        for device in 1...2 { world.disk.inject(SimulatedDiskFault(.sync, times: 1 + world.draw(2), device: device)) }
+        let placed = world.counters.filesPlaced
+        gateway.run(seconds: 5) { world.counters.filesPlaced > placed }
     }
 
     /// Somebody else has filled the device: with bytes or with files.

@@ -108,6 +108,7 @@ final class SimulatedDay {
         var nextHopChanges = 0
         var notesOrphaned = 0
         var lateListings = 0
+        var movesBroken = 0
         var blackholes = 0
         var journaled = 0
         var moved = 0
@@ -482,7 +483,7 @@ final class SimulatedDay {
             ("deleted", troubles.deleted), ("holds", troubles.holds), ("disabled", troubles.disabled),
             ("flushes", troubles.flushes), ("admin-deletes", troubles.removals), ("admin-bounces", troubles.returns),
             ("next-hop-changes", troubles.nextHopChanges), ("notes-orphaned", troubles.notesOrphaned),
-            ("late-listings", troubles.lateListings),
+            ("late-listings", troubles.lateListings), ("moves-broken", troubles.movesBroken),
             ("journaled", troubles.journaled),
             ("moved", troubles.moved), ("segments", troubles.segments), ("recovered", troubles.recovered),
             ("log-writes", world.logWrites),
