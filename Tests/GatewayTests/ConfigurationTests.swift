@@ -65,7 +65,7 @@ func configurationWorksEmpty(_ yaml: String) throws {
     #expect(read.dns.servers?.map(\.description) == ["127.0.0.1:5353"])
     #expect(read.tls.certificates?.first?.certificate == "/etc/postern/cert.pem")
     #expect(read.tls.certificates?.first?.key == "/srv/key.pem")
-    #expect(read.notInThisVersion == ["listen.odmr", "listen.pop3", "listen.imap", "tls.clientCA"])
+    #expect(read.notInThisVersion == ["listen.odmr", "listen.imap", "tls.clientCA"])
     #expect(read.listen == .standard)
 }
 

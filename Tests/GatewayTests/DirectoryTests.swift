@@ -201,7 +201,7 @@ private func withFolder(_ body: (String) throws -> Void) throws {
         var bytes = try Data(contentsOf: path)
         bytes[63] = 9
         try bytes.write(to: path)
-        #expect(throws: DirectoryFault.unknownVersion("postern.db has version 9; this Postern knows up to version 1")) {
+        #expect(throws: DirectoryFault.unknownVersion("postern.db has version 9; this Postern knows up to version 2")) {
             try SQLiteDirectory(dataFolder: folder, now: noon)
         }
         // application_id stands at offset 68.

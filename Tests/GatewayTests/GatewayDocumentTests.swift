@@ -117,6 +117,8 @@ extension GatewayDocument {
     fileprivate var readBack: GatewayDocument {
         var document = self
         document.mailDirectory = effectiveMailDirectory
+        document.dequeue.user = effectiveUser
+        document.dequeue.mailbox.user = effectiveMailboxUser
         document.retry.lifetime = effectiveLifetimeSeconds.map { .seconds($0) } ?? .never
         return document
     }
@@ -217,9 +219,23 @@ extension GatewayDocument {
     ("delivery.when=schedule", "`delivery.when`: not in this version"),
     ("delivery.when=later", "`delivery.when`: `later` is not allowed; it takes immediately, onContact"),
     ("delivery.interval=1h", "`delivery.interval`: not in this version"),
-    ("dequeue.method=etrn", "`dequeue.method`: not in this version"),
-    ("dequeue.etrn.allow=192.0.2.1", "`dequeue.etrn.allow`: not in this version"),
-    ("dequeue.user=else", "`dequeue.user`: not in this version"),
+    ("dequeue.method=pop3", "`dequeue.method`: `pop3` is not allowed; it takes none, atrn, etrn, mailbox"),
+    (
+        "dequeue.etrn.allow=here",
+        "`dequeue.etrn.allow`: `here` is not allowed; it takes a list of at most 100, each an IP address or a network such "
+            + "as 10.0.0.0/8"
+    ),
+    (
+        "dequeue.user=a b",
+        "`dequeue.user`: `a b` is not allowed; it takes 1 to 255 printable ASCII characters without spaces; capitals count "
+            + "as small letters, or null"
+    ),
+    (
+        "dequeue.secret=gehe\u{fc}m",
+        "`dequeue.secret`: what was given is not allowed; it takes 1 to 255 printable ASCII characters; it is shown as "
+            + "`********`, which leaves it as it is, or null"
+    ),
+    ("dequeue.mailbox.imap=false", "`dequeue.mailbox.imap`: not in this version"),
     ("extractAttachments=true", "`extractAttachments`: not in this version"),
     ("attachmentRetention=31d", "`attachmentRetention`: not in this version"),
     ("forward.account=a@b.test", "`forward.account`: not in this version"),

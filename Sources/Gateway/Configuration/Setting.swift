@@ -22,12 +22,13 @@ struct Setting<Owner: Sendable>: Sendable {
     ///   - standard: The owner that has every default.
     ///   - standardText: What the reference prints where the default is worked out.
     ///   - null: What `null` means, when it isn't the default.
+    ///   - isSecret: What is given is never repeated.
     ///   - wordsNotBuilt: Values that the design names and this version does not have.
     ///   - effective: The value in force, where the kept one says "default".
     init<Value: Equatable & Sendable>(
         _ key: String, _ path: any WritableKeyPath<Owner, Value> & Sendable, _ form: ValueForm<Value>,
         in standard: Owner, _ text: String, isBuilt: Bool = true, standardText: String? = nil, null: Value? = nil,
-        wordsNotBuilt: [String] = [], effective: (@Sendable (Owner) -> Value)? = nil
+        wordsNotBuilt: [String] = [], isSecret: Bool = false, effective: (@Sendable (Owner) -> Value)? = nil
     ) {
         let standardValue = standard[keyPath: path]
         self.key = key
@@ -44,6 +45,11 @@ struct Setting<Owner: Sendable>: Sendable {
             }
             guard let parsed = form.parse(value) else {
                 if let word = value.string, wordsNotBuilt.contains(word) { throw .notInThisVersion(key) }
+                guard !isSecret else {
+                    // Nobody's password stands in a log.
+                    throw InvalidSetting(
+                        "`\(key)`\(value.place): what was given is not allowed; it takes \(form.allowed)")
+                }
                 throw InvalidSetting(key: key, value: value, allowed: form.allowed)
             }
             owner[keyPath: path] = parsed

@@ -176,7 +176,7 @@ extension ControlService {
         let health = healthByDomain(of: one?.document.domain)
         return try done(
             gateways.map { gateway in
-                let quota = Gateway(id: gateway.id, gateway.document).quota
+                let quota = Gateway(gateway).quota
                 let queue = health[gateway.document.domain]
                 return GatewayUsage(
                     domain: gateway.document.domain, messages: queue?.queued ?? 0, bytes: queue?.bytes ?? 0,

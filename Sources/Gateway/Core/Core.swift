@@ -28,11 +28,13 @@ final class Core: Queues.Owner {
 
     private var receiving = SessionTable<ReceiveSession>(kind: TokenKind.receive)
     private var forwarding = SessionTable<ForwardSession>(kind: TokenKind.forward)
+    private var customers = SessionTable<CustomerSession>(kind: TokenKind.customer)
     private var writers: [UInt32: (session: Token, writer: LargeMessageWriter)] = [:]
     private var nextWriter: UInt32 = 0
     /// For texts that are copied at once; empty between uses.
     var scratch = ByteOutput()
     var networks = ClientNetworks()
+    var guesses = Guesses()
     var memoryBytes = 0
     private(set) var isStopping = false
     private var stoppedAt: UInt64 = 0
@@ -218,11 +220,22 @@ final class Core: Queues.Owner {
             let returned = leases.map { Settlement(slot: $0.slot, generation: $0.generation, result: .released) }
             send(.settle(key, nil, returned), to: Routes.home(of: key.gatewayID, reactors: count))
         case .settle(let key, let address, let settlements): queues.settle(key, address, settlements)
-        case .credit(let token, let count): forwarding.find(token)?.credited(count)
+        case .credit(let token, let count):
+            if token.kind == TokenKind.customer {
+                customers.find(token)?.received(.credit(count))
+            } else {
+                forwarding.find(token)?.credited(count)
+            }
         case .sessionEnded(let key, let address, let end): queues.sessionEnded(key, address, end)
         case .end(let end): spool.journal?.end(end)
         case .moveOut(let core, let generation): queues.moveOut(core: core, through: generation)
         case .moved(let reference): queues.moved(reference)
+        case .customer(let key, let address, let what): queues.customer(key, address, what, routes)
+        case .toCustomer(let token, let key, let what):
+            if let session = customers.find(token) { return session.received(what) }
+            // It ended while a parcel was on its way.
+            guard case .parcel(let lease) = what else { return }
+            giveBack(lease, key)
         case .request(let request): queues.answer(request)
         case .shutDown: beginStopping()
         }
@@ -247,6 +260,7 @@ final class Core: Queues.Owner {
         switch completion.token.kind {
         case TokenKind.receive: receiving.find(completion.token)?.completed(completion)
         case TokenKind.forward: forwarding.find(completion.token)?.completed(completion)
+        case TokenKind.customer: customers.find(completion.token)?.completed(completion)
         case TokenKind.listener: accepted(completion)
         default: break
         }
@@ -256,6 +270,7 @@ final class Core: Queues.Owner {
         switch token.kind {
         case TokenKind.receiveTimer: receiving.find(token.with(kind: TokenKind.receive))?.timerFired()
         case TokenKind.forwardTimer: forwarding.find(token.with(kind: TokenKind.forward))?.timerFired()
+        case TokenKind.customerTimer: customers.find(token.with(kind: TokenKind.customer))?.timerFired()
         case TokenKind.queueTimer: queues.timerFired(token)
         case TokenKind.tick: tick()
         default: break
@@ -288,7 +303,9 @@ final class Core: Queues.Owner {
             return arm()
         }
         let socket = SocketHandle(completion.result)
-        guard receiving.count < settings.connectionsMax, let peer = reactor.backend.peerAddress(of: socket) else {
+        guard receiving.count + customers.count < settings.connectionsMax,
+            let peer = reactor.backend.peerAddress(of: socket)
+        else {
             counters.connectionsRefused.add(1, ordering: .relaxed)
             // Without a session there is nobody to free: closing is all.
             reactor.operations.append(
@@ -299,6 +316,9 @@ final class Core: Queues.Owner {
         networks.connected(client)
         counters.sessionsTotal.add(1, ordering: .relaxed)
         counters.sessions.add(1, ordering: .relaxed)
+        guard listener.kind.isForSenders else {
+            return customers.insert { token in makeCustomerSession(token, socket, listener.kind, client) }.start()
+        }
         let session = receiving.insert { token in
             ReceiveSession(core: self, token: token, socket: socket, kind: listener.kind, client: client)
         }
@@ -313,6 +333,13 @@ final class Core: Queues.Owner {
         networks.left(session.counted)
         counters.sessions.subtract(1, ordering: .relaxed)
         receiving.remove(session.token)
+    }
+
+    func ended(_ session: CustomerSession) {
+        session.logEnd()
+        networks.left(session.counted)
+        counters.sessions.subtract(1, ordering: .relaxed)
+        customers.remove(session.token)
     }
 
     // MARK: Large messages
@@ -537,10 +564,11 @@ final class Core: Queues.Owner {
         nextStopLook = reactor.now + Self.stopLookNanoseconds
         for session in receiving.all { session.shutDown() }
         for session in forwarding.all { session.shutDown() }
+        for session in customers.all { session.shutDown() }
         _ = reactor.setTimer(
             reactor.now + Self.stopLookNanoseconds, Token(kind: TokenKind.ignored, generation: 0, index: 0))
         let isLate = reactor.now - stoppedAt > Self.stopNanoseconds
-        if !isQuiet, isLate || (receiving.count == 0 && forwarding.count == 0) {
+        if !isQuiet, isLate || (receiving.count == 0 && forwarding.count == 0 && customers.count == 0) {
             isQuiet = true
             quietCores.value.add(1, ordering: .sequentiallyConsistent)
         }

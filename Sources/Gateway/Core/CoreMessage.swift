@@ -42,6 +42,10 @@ enum CoreMessage: Sendable {
     case moveOut(core: Int, through: UInt64)
     /// The journal's reactor → home.
     case moved(ParcelReference)
+    /// A customer's session → home.
+    case customer(QueueKey, SessionAddress, FromCustomerSession)
+    /// Home → a customer's session.
+    case toCustomer(Token, QueueKey, ToCustomerSession)
     case request(CoreRequest)
     case shutDown
 }

@@ -15,6 +15,7 @@ struct CoreSettings: Sendable {
     /// nil: no TLS offered.
     var serverTLS: TLSContext?
     var clientTLS: ClientTLS
+    var logins: LoginMeans
 
     /// The two client policies: one that looks at certificates, one that doesn't.
     struct ClientTLS: Sendable {
@@ -33,7 +34,7 @@ struct Identity: Sendable {
 }
 
 /// What a listener speaks.
-enum ListenerKind: String, Sendable { case smtp, smtps }
+enum ListenerKind: String, Sendable { case smtp, smtps, odmr, odmrs, pop3, pop3s }
 
 /// A listening socket of one reactor.
 struct CoreListener: Sendable {
@@ -74,6 +75,8 @@ enum TokenKind {
     static let forwardTimer: UInt8 = 11
     static let refused: UInt8 = 12
     static let journal: UInt8 = 13
+    static let customer: UInt8 = 14
+    static let customerTimer: UInt8 = 15
 }
 
 extension Token {

@@ -4,6 +4,9 @@
 public protocol Directory: AnyObject, Sendable {
     var snapshot: DirectorySnapshot { get }
 
+    /// Of it salts are made for users who don't exist; the same after a restart.
+    var nobodySecret: [UInt8] { get }
+
     /// By domain.
     func list() throws(DirectoryFault) -> [StoredGateway]
 
@@ -45,6 +48,10 @@ public struct StoredGateway: Hashable, Sendable {
     /// What is wrong with the stored text, if this version can't read it. Then the document is not what was stored but
     /// one that keeps mail safe: disabled and held.
     public let fault: String?
+    let secrets: StoredSecrets
+
+    /// Its secrets were sealed with another `secrets.key`: nobody can log in with them.
+    public var isLocked: Bool { secrets.isLocked }
 
     /// Names this state of this gateway, and of none created later under the same domain.
     public var etag: String { "\(id)-\(version)" }

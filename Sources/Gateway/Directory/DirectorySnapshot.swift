@@ -10,22 +10,31 @@ public final class DirectorySnapshot: Sendable {
     public let system: Gateway
     private let gatewaysByDomain: TreeDictionary<String, Gateway>
     private let gatewaysByID: TreeDictionary<UInt64, Gateway>
+    /// Of those that have one, by its user.
+    private let mailboxes: TreeDictionary<String, UInt64>
+    /// Gateways that ATRN or ETRN take from, by their customer, in order of their ids.
+    private let customers: TreeDictionary<String, [UInt64]>
 
     /// Without gateways, all settings at their defaults.
     public convenience init() {
         let settings = Settings()
-        self.init(number: 0, settings: settings, system: .system(settings), gatewaysByDomain: [:], gatewaysByID: [:])
+        self.init(
+            number: 0, settings: settings, system: .system(settings), gatewaysByDomain: [:], gatewaysByID: [:],
+            mailboxes: [:], customers: [:])
     }
 
     private init(
         number: UInt64, settings: Settings, system: Gateway, gatewaysByDomain: TreeDictionary<String, Gateway>,
-        gatewaysByID: TreeDictionary<UInt64, Gateway>
+        gatewaysByID: TreeDictionary<UInt64, Gateway>, mailboxes: TreeDictionary<String, UInt64>,
+        customers: TreeDictionary<String, [UInt64]>
     ) {
         self.number = number
         self.settings = settings
         self.system = system
         self.gatewaysByDomain = gatewaysByDomain
         self.gatewaysByID = gatewaysByID
+        self.mailboxes = mailboxes
+        self.customers = customers
     }
 
     /// Without `@system`.
@@ -37,6 +46,14 @@ public final class DirectorySnapshot: Sendable {
     /// 0 is `@system`.
     public func gateway(forID id: UInt64) -> Gateway? { id == Gateway.systemID ? system : gatewaysByID[id] }
 
+    /// Whose mailbox `user` logs in to, in any case of its letters.
+    func mailbox(ofUser user: String) -> Gateway? { mailboxes[UserName.folded(user)].flatMap { gatewaysByID[$0] } }
+
+    /// The gateways that are one customer's, by rising id; empty: there is no such customer.
+    func gateways(ofCustomer user: String) -> [Gateway] {
+        (customers[UserName.folded(user)] ?? []).compactMap { gatewaysByID[$0] }
+    }
+
     /// By rising id, without `@system`.
     public var gateways: [Gateway] { gatewaysByID.values.sorted { $0.id < $1.id } }
 
@@ -47,15 +64,33 @@ public final class DirectorySnapshot: Sendable {
     func next(changed: [Gateway] = [], removed: [UInt64] = [], settings: Settings? = nil) -> DirectorySnapshot {
         var byDomain = gatewaysByDomain
         var byID = gatewaysByID
-        for id in removed {
-            if let gateway = byID.removeValue(forKey: id) { byDomain[gateway.domain] = nil }
+        var mailboxes = mailboxes
+        var customers = customers
+        let forget = { (gateway: Gateway) in
+            byDomain[gateway.domain] = nil
+            if let user = gateway.dequeue.mailbox?.user, mailboxes[user] == gateway.id { mailboxes[user] = nil }
+            if gateway.isCustomers {
+                let left = (customers[gateway.dequeue.user] ?? []).filter { $0 != gateway.id }
+                customers[gateway.dequeue.user] = left.isEmpty ? nil : left
+            }
         }
+        for id in removed { if let gateway = byID.removeValue(forKey: id) { forget(gateway) } }
         for gateway in changed {
+            if let old = byID[gateway.id] { forget(old) }
             byDomain[gateway.domain] = gateway
             byID[gateway.id] = gateway
+            if let user = gateway.dequeue.mailbox?.user { mailboxes[user] = gateway.id }
+            if gateway.isCustomers {
+                customers[gateway.dequeue.user] = ((customers[gateway.dequeue.user] ?? []) + [gateway.id]).sorted()
+            }
         }
         return DirectorySnapshot(
             number: number + 1, settings: settings ?? self.settings, system: settings.map { .system($0) } ?? system,
-            gatewaysByDomain: byDomain, gatewaysByID: byID)
+            gatewaysByDomain: byDomain, gatewaysByID: byID, mailboxes: mailboxes, customers: customers)
     }
+}
+
+extension Gateway {
+    /// Its customer's secret opens it, or is held by it.
+    fileprivate var isCustomers: Bool { dequeue.method == .atrn || dequeue.method == .etrn || dequeue.secret != nil }
 }

@@ -6,6 +6,7 @@ import Reactor
 ///
 /// ```text
 /// gateways   id (never reused) · domain · mailDirectory · document (what is not default, JSON) · version · createdAt
+///            · secret, password (sealed, see SecretBox; the document has their mask) · customer · mailboxUser
 /// settings   key · value
 /// stores     gatewayID · storeID (the mail directory that was made for it)
 /// ```
@@ -15,6 +16,7 @@ public final class SQLiteDirectory: Directory {
     private let database: DatabaseQueue
     private let current = Locked(DirectorySnapshot())
     private let now: @Sendable () -> Int64
+    private let box: SecretBox
 
     /// `PSTN`: tells our file from another program's.
     private static let applicationID = 0x5053_544e
@@ -33,7 +35,16 @@ public final class SQLiteDirectory: Directory {
         ) STRICT;
         CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
         CREATE TABLE stores (gatewayID INTEGER PRIMARY KEY, storeID TEXT NOT NULL) STRICT;
+        """,
         """
+        ALTER TABLE gateways ADD COLUMN secret TEXT;
+        ALTER TABLE gateways ADD COLUMN password TEXT;
+        ALTER TABLE gateways ADD COLUMN customer TEXT NOT NULL DEFAULT '';
+        ALTER TABLE gateways ADD COLUMN mailboxUser TEXT NOT NULL DEFAULT '';
+        UPDATE gateways SET customer = domain, mailboxUser = domain;
+        CREATE INDEX gatewaysByCustomer ON gateways (customer);
+        CREATE UNIQUE INDEX gatewaysByMailboxUser ON gateways (mailboxUser);
+        """,
     ]
 
     /// Opens `<dataFolder>/postern.db`, and makes it when it isn't there.
@@ -48,16 +59,16 @@ public final class SQLiteDirectory: Directory {
             throw .unavailable("\(InvalidSetting.quote(path)): \(String(cString: strerror(errno)))")
         }
         Glibc.close(descriptor)
-        try self.init(path: path, now: now)
+        try self.init(path: path, box: SecretBox.open(PathText.resolve("secrets.key", from: dataFolder)), now: now)
     }
 
     /// A directory in memory, for tests and simulations.
     public convenience init(inMemoryWith now: @escaping @Sendable () -> Int64) throws(DirectoryFault) {
-        try self.init(path: ":memory:", now: now)
+        try self.init(path: ":memory:", box: .temporary(), now: now)
     }
 
-    private init(path: String, now: @escaping @Sendable () -> Int64) throws(DirectoryFault) {
-        self.now = now
+    private init(path: String, box: SecretBox, now: @escaping @Sendable () -> Int64) throws(DirectoryFault) {
+        (self.box, self.now) = (box, now)
         do {
             var configuration = GRDB.Configuration()
             configuration.label = "directory"
@@ -68,7 +79,7 @@ public final class SQLiteDirectory: Directory {
         }
         let snapshot = try access { db in
             try Self.prepare(db)
-            let gateways = try Self.fetch(db, "ORDER BY id").map { Gateway(id: $0.id, $0.document) }
+            let gateways = try fetch(db, "ORDER BY id").map { Gateway($0) }
             return DirectorySnapshot().next(changed: gateways, settings: try Self.fetchSettings(db))
         }
         current.withLock { $0 = snapshot }
@@ -81,6 +92,8 @@ public final class SQLiteDirectory: Directory {
 
     public var snapshot: DirectorySnapshot { current.withLock { $0 } }
 
+    public var nobodySecret: [UInt8] { box.nobodySecret }
+
     /// Writes a copy of the database, as of now, to a new file.
     public func backUp(to path: String) throws(DirectoryFault) {
         try access { db in try db.execute(sql: "VACUUM INTO ?", arguments: [path]) }
@@ -89,30 +102,30 @@ public final class SQLiteDirectory: Directory {
 
 extension SQLiteDirectory {
     public func list() throws(DirectoryFault) -> [StoredGateway] {
-        try access { db in try Self.fetch(db, "ORDER BY domain") }
+        try access { db in try fetch(db, "ORDER BY domain") }
     }
 
     public func get(_ domain: String) throws(DirectoryFault) -> StoredGateway {
-        try access { db in try Self.find(db, domain) }
+        try access { db in try find(db, domain) }
     }
 
     public func create(_ document: GatewayDocument) throws(DirectoryFault) -> StoredGateway {
         try change { db in
             let stored = try insert(db, document)
-            return (stored, { $0.next(changed: [Gateway(id: stored.id, document)]) })
+            return (stored, { $0.next(changed: [Gateway(stored)]) })
         }
     }
 
     public func update(_ document: GatewayDocument, expectedETag: String?) throws(DirectoryFault) -> StoredGateway {
         try change { db in
-            let stored = try replace(db, try Self.find(db, document.domain, expectedETag), with: document)
-            return (stored, { $0.next(changed: [Gateway(id: stored.id, document)]) })
+            let stored = try replace(db, try find(db, document.domain, expectedETag), with: document)
+            return (stored, { $0.next(changed: [Gateway(stored)]) })
         }
     }
 
     public func delete(_ domain: String, expectedETag: String?) throws(DirectoryFault) -> StoredGateway {
         try change { db in
-            let stored = try Self.find(db, domain, expectedETag)
+            let stored = try find(db, domain, expectedETag)
             try db.execute(sql: "DELETE FROM gateways WHERE id = ?", arguments: [Int64(stored.id)])
             return (stored, { $0.next(removed: [stored.id]) })
         }
@@ -126,13 +139,13 @@ extension SQLiteDirectory {
                 guard seen.insert(document.domain).inserted else {
                     throw DirectoryFault.invalid("the gateway `\(document.domain)` stands twice in the import")
                 }
-                if let old = try Self.fetch(db, "WHERE domain = ?", [document.domain]).first {
+                if let old = try fetch(db, "WHERE domain = ?", [document.domain]).first {
                     stored.append(try replace(db, old, with: document))
                 } else {
                     stored.append(try insert(db, document))
                 }
             }
-            let gateways = stored.map { Gateway(id: $0.id, $0.document) }
+            let gateways = stored.map { Gateway($0) }
             return (stored, { $0.next(changed: gateways) })
         }
     }
@@ -169,45 +182,95 @@ extension SQLiteDirectory {
 }
 
 extension SQLiteDirectory {
-    private func insert(_ db: Database, _ document: GatewayDocument) throws -> StoredGateway {
-        guard try Self.fetch(db, "WHERE domain = ?", [document.domain]).isEmpty else {
-            throw DirectoryFault.alreadyExists(domain: document.domain)
+    private func insert(_ db: Database, _ given: GatewayDocument) throws -> StoredGateway {
+        guard try fetch(db, "WHERE domain = ?", [given.domain]).isEmpty else {
+            throw DirectoryFault.alreadyExists(domain: given.domain)
         }
-        try Self.refuseSharedMailDirectory(db, document)
+        let (document, secrets) = try sealed(given, old: nil)
+        try refuseShared(db, document)
         let createdAt = now()
         let statement = try db.cachedStatement(
-            sql: "INSERT INTO gateways (domain, mailDirectory, document, version, createdAt) VALUES (?, ?, ?, 1, ?)")
+            sql: """
+                INSERT INTO gateways (
+                    domain, mailDirectory, document, version, createdAt, secret, password, customer, mailboxUser
+                ) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?)
+                """)
         try statement.execute(arguments: [
             document.domain, document.effectiveMailDirectory, document.changes.json, createdAt,
+            secrets.customer?.sealed, secrets.mailbox?.sealed, document.effectiveUser, document.effectiveMailboxUser,
         ])
         return StoredGateway(
-            id: UInt64(db.lastInsertedRowID), document: document, version: 1, createdAt: createdAt, fault: nil)
+            id: UInt64(db.lastInsertedRowID), document: document, version: 1, createdAt: createdAt, fault: nil,
+            secrets: secrets)
     }
 
-    private func replace(_ db: Database, _ old: StoredGateway, with document: GatewayDocument) throws -> StoredGateway {
-        try Self.refuseSharedMailDirectory(db, document)
+    private func replace(_ db: Database, _ old: StoredGateway, with given: GatewayDocument) throws -> StoredGateway {
+        let (document, secrets) = try sealed(given, old: old)
+        try refuseShared(db, document)
         let statement = try db.cachedStatement(
-            sql: "UPDATE gateways SET mailDirectory = ?, document = ?, version = ? WHERE id = ?")
+            sql: """
+                UPDATE gateways SET mailDirectory = ?, document = ?, version = ?, secret = ?, password = ?, customer = ?,
+                    mailboxUser = ? WHERE id = ?
+                """)
         try statement.execute(arguments: [
-            document.effectiveMailDirectory, document.changes.json, old.version + 1, Int64(old.id),
+            document.effectiveMailDirectory, document.changes.json, old.version + 1, secrets.customer?.sealed,
+            secrets.mailbox?.sealed, document.effectiveUser, document.effectiveMailboxUser, Int64(old.id),
         ])
         return StoredGateway(
-            id: old.id, document: document, version: old.version + 1, createdAt: old.createdAt, fault: nil)
+            id: old.id, document: document, version: old.version + 1, createdAt: old.createdAt, fault: nil,
+            secrets: secrets)
     }
 
-    /// Two gateways in one folder would send each other's mail.
-    private static func refuseSharedMailDirectory(_ db: Database, _ document: GatewayDocument) throws {
+    /// The document with its secrets told, and these as they are stored.
+    private func sealed(_ given: GatewayDocument, old: StoredGateway?) throws -> (GatewayDocument, StoredSecrets) {
+        var document = given
+        do throws(InvalidSetting) { try document.keepSecrets(of: old?.document) } catch {
+            throw DirectoryFault.invalid(error.sentence)
+        }
+        let seal = { [box] (secret: Secret?, before: Secret?, kept: StoredSecret?, name: String) -> StoredSecret? in
+            guard let secret else { return nil }
+            if secret == before, let kept { return kept }
+            guard case .text(let text) = secret else { return nil }
+            return box.seal(text, name, of: given.domain)
+        }
+        let (dequeue, before) = (document.dequeue, old?.document.dequeue)
+        return (
+            document,
+            StoredSecrets(
+                customer: seal(dequeue.secret, before?.secret, old?.secrets.customer, "secret"),
+                mailbox: seal(
+                    dequeue.mailbox.password, before?.mailbox.password, old?.secrets.mailbox, "password"))
+        )
+    }
+
+    /// Two gateways in one folder would send each other's mail; two with one mailbox's name would be one to who logs in; and a
+    /// customer with two secrets would have one that works by chance.
+    private func refuseShared(_ db: Database, _ document: GatewayDocument) throws {
         let folder = document.effectiveMailDirectory
         let other =
             folder == Gateway.systemMailDirectory
             ? Gateway.systemDomain
             : try fetch(db, "WHERE mailDirectory = ? AND domain <> ?", [folder, document.domain]).first?.document.domain
-        guard let other else { return }
-        throw DirectoryFault.invalid(
-            "`mailDirectory`: \(InvalidSetting.quote(folder)) belongs to the gateway `\(other)`")
+        if let other {
+            throw DirectoryFault.invalid(
+                "`mailDirectory`: \(InvalidSetting.quote(folder)) belongs to the gateway `\(other)`")
+        }
+        let user = document.effectiveMailboxUser
+        if let other = try fetch(db, "WHERE mailboxUser = ? AND domain <> ?", [user, document.domain]).first {
+            throw DirectoryFault.invalid(
+                "`dequeue.mailbox.user`: \(InvalidSetting.quote(user)) belongs to the gateway `\(other.document.domain)`"
+            )
+        }
+        guard document.dequeue.secret != nil else { return }
+        let clause = "WHERE customer = ? AND domain <> ? AND secret IS NOT NULL"
+        if let other = try fetch(db, clause, [document.effectiveUser, document.domain]).first {
+            throw DirectoryFault.invalid(
+                "`dequeue.secret`: the customer \(InvalidSetting.quote(document.effectiveUser)) has one already, at the "
+                    + "gateway `\(other.document.domain)`; change it there, or leave it out here")
+        }
     }
 
-    private static func find(_ db: Database, _ domain: String, _ expectedETag: String? = nil) throws -> StoredGateway {
+    private func find(_ db: Database, _ domain: String, _ expectedETag: String? = nil) throws -> StoredGateway {
         guard let name = DomainNameNormaliser.aLabel(domain),
             let stored = try fetch(db, "WHERE domain = ?", [name]).first
         else { throw DirectoryFault.noSuchGateway(domain: domain) }
@@ -218,32 +281,45 @@ extension SQLiteDirectory {
     }
 
     /// - Parameter clause: Constant text; what comes from outside is in `arguments`.
-    private static func fetch(_ db: Database, _ clause: String, _ arguments: StatementArguments = [])
+    private func fetch(_ db: Database, _ clause: String, _ arguments: StatementArguments = [])
         throws -> [StoredGateway]
     {
         let statement = try db.cachedStatement(
-            sql: "SELECT id, domain, mailDirectory, document, version, createdAt FROM gateways \(clause)")
+            sql: """
+                SELECT id, domain, mailDirectory, document, version, createdAt, secret, password FROM gateways \(clause)
+                """)
         let rows = try Row.fetchCursor(statement, arguments: arguments)
         var stored: [StoredGateway] = []
         while let row = try rows.next() { stored.append(try gateway(row)) }
         return stored
     }
 
-    private static func gateway(_ row: Row) throws -> StoredGateway {
+    private func gateway(_ row: Row) throws -> StoredGateway {
         // The types are the table's, but a damaged file may hold anything.
         guard let id = Int64.fromDatabaseValue(row[0]), let domain = String.fromDatabaseValue(row[1]),
             let mailDirectory = String.fromDatabaseValue(row[2]), let text = String.fromDatabaseValue(row[3]),
             let version = Int64.fromDatabaseValue(row[4]), let createdAt = Int64.fromDatabaseValue(row[5]), id > 0,
             DomainNameNormaliser.aLabel(domain) == domain
         else { throw DirectoryFault.damaged("a row of the table gateways holds what was never written") }
+        let open = { [box] (value: DatabaseValue, name: String) in
+            String.fromDatabaseValue(value).map { box.open($0, name, of: domain) }
+        }
+        let secrets = StoredSecrets(customer: open(row[6], "secret"), mailbox: open(row[7], "password"))
+        let told = { (secret: StoredSecret?) -> Secret? in
+            secret.map { $0.keys.map { .text(String(decoding: $0.bytes, as: UTF8.self)) } ?? .unchanged }
+        }
         let read = Result { () throws(InvalidSetting) in
-            let document = try GatewayDocument(json: text)
+            var document = try GatewayDocument(json: text)
+            document.dequeue.secret = told(secrets.customer)
+            document.dequeue.mailbox.password = told(secrets.mailbox)
             guard document.domain == domain else { throw InvalidSetting("the document names another domain") }
             return document
         }
         switch read {
         case .success(let document):
-            return StoredGateway(id: UInt64(id), document: document, version: version, createdAt: createdAt, fault: nil)
+            return StoredGateway(
+                id: UInt64(id), document: document, version: version, createdAt: createdAt, fault: nil, secrets: secrets
+            )
         case .failure(let fault):
             var safe = GatewayDocument(trusted: domain)
             safe.isEnabled = false
@@ -252,7 +328,8 @@ extension SQLiteDirectory {
                 safe.mailDirectory = mailDirectory
             }
             return StoredGateway(
-                id: UInt64(id), document: safe, version: version, createdAt: createdAt, fault: fault.sentence)
+                id: UInt64(id), document: safe, version: version, createdAt: createdAt, fault: fault.sentence,
+                secrets: secrets)
         }
     }
 

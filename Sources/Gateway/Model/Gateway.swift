@@ -14,6 +14,7 @@ public final class Gateway: Sendable {
     public let mailDirectory: String
     public let delivery: Delivery
     public let forward: Forward
+    public let dequeue: Dequeue
     /// nil: no limit.
     public let quota: Quota?
     public let retry: RetrySchedule
@@ -85,7 +86,7 @@ public final class Gateway: Sendable {
 
     init(
         id: UInt64, domain: String, isEnabled: Bool, isHeld: Bool, mailDirectory: String, delivery: Delivery,
-        forward: Forward, quota: Quota?, retry: RetrySchedule
+        forward: Forward, dequeue: Dequeue = .none, quota: Quota?, retry: RetrySchedule
     ) {
         self.id = id
         self.domain = domain
@@ -94,13 +95,16 @@ public final class Gateway: Sendable {
         self.mailDirectory = mailDirectory
         self.delivery = delivery
         self.forward = forward
+        self.dequeue = dequeue
         self.quota = quota
         self.retry = retry
     }
 }
 
 extension Gateway {
-    public convenience init(id: UInt64, _ document: GatewayDocument) {
+    convenience init(_ stored: StoredGateway) { self.init(id: stored.id, stored.document, stored.secrets) }
+
+    convenience init(id: UInt64, _ document: GatewayDocument, _ secrets: StoredSecrets = .none) {
         let forward = document.forward
         let quota = document.quota
         self.init(
@@ -110,6 +114,7 @@ extension Gateway {
                 nextHop: forward.server.map { NextHop($0) } ?? .mxOfOwnDomain, port: forward.port,
                 envelopeFrom: forward.envelopeFrom, tls: forward.tls, source: forward.source,
                 concurrency: forward.concurrency),
+            dequeue: Dequeue(document, secrets),
             quota: quota.isEnabled && (quota.maxMessages > 0 || quota.maxBytes > 0)
                 ? Quota(
                     maxMessages: quota.maxMessages > 0 ? quota.maxMessages : nil,

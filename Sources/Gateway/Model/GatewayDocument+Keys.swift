@@ -9,7 +9,6 @@ extension GatewayDocument {
         let number = { (number: Int) in { @Sendable (_: GatewayDocument) in DocumentValue(.integer(number)) } }
         let null = { @Sendable (_: GatewayDocument) in DocumentValue.null }
         let none = { @Sendable (_: GatewayDocument) in DocumentValue(.list([])) }
-        let domain = { @Sendable (document: GatewayDocument) in DocumentValue(.text(document.domain)) }
         func notBuilt(_ key: String, _ standard: @escaping @Sendable (GatewayDocument) -> DocumentValue)
             -> Setting<GatewayDocument>
         {
@@ -55,23 +54,53 @@ extension GatewayDocument {
             Setting(
                 "forward.concurrency", \.forward.concurrency, .integer(Limits.concurrency), in: standard,
                 "Connections to the customer's server at most."),
-            notBuilt("dequeue.method", text("none")),
-            notBuilt("dequeue.user", domain),
-            notBuilt("dequeue.secret", null),
-            notBuilt("dequeue.atrn.requireAuthentication", flag(true)),
-            notBuilt("dequeue.atrn.requireAddress", none),
-            notBuilt("dequeue.atrn.holdOpen", flag(false)),
-            notBuilt("dequeue.etrn.server", null),
-            notBuilt("dequeue.etrn.port", number(25)),
-            notBuilt("dequeue.etrn.sendToRequester", flag(false)),
-            notBuilt("dequeue.etrn.allow", none),
-            notBuilt("dequeue.etrn.deny", none),
-            notBuilt("dequeue.etrn.requireAuthentication", flag(true)),
-            notBuilt("dequeue.mailbox.user", domain),
-            notBuilt("dequeue.mailbox.password", null),
-            notBuilt("dequeue.mailbox.pop3", flag(true)),
+            Setting(
+                "dequeue.method", \.dequeue.method, .oneOf, in: standard,
+                "The one way by which the customer takes mail: `none`, `atrn`, `etrn`, or `mailbox` (POP3 and IMAP)."),
+            Setting(
+                "dequeue.user", \.dequeue.user, ValueForm.customerName.orNull, in: standard,
+                "By which the customer logs in for ATRN and ETRN; gateways with the same one are one customer with one secret.",
+                standardText: "DOMAIN", effective: { $0.effectiveUser }),
+            Setting(
+                "dequeue.secret", \.dequeue.secret, ValueForm.secret.orNull, in: standard,
+                "For ATRN, and for ETRN with AUTH; at one of a customer's gateways.", isSecret: true),
+            Setting(
+                "dequeue.atrn.requireAuthentication", \.dequeue.atrn.requiresAuthentication, .flag, in: standard,
+                "false: the address alone says who asks, and `dequeue.atrn.requireAddress` must name some."),
+            Setting(
+                "dequeue.atrn.requireAddress", \.dequeue.atrn.requireAddress, ValueForm.network.list(maxCount: 100),
+                in: standard, "Addresses that may ask for the mail by ATRN; an empty list is all."),
+            Setting(
+                "dequeue.atrn.holdOpen", \.dequeue.atrn.holdsOpen, .flag, in: standard,
+                "true: the turned connection stays open, and new mail goes out at once."),
+            Setting(
+                "dequeue.etrn.server", \.dequeue.etrn.server, ValueForm.server.orNull, in: standard,
+                "Where ETRN sends the mail; null is `forward.server`."),
+            Setting("dequeue.etrn.port", \.dequeue.etrn.port, .port, in: standard, "Its port."),
+            Setting(
+                "dequeue.etrn.sendToRequester", \.dequeue.etrn.sendsToRequester, .flag, in: standard,
+                "true: to the address that asked, at `dequeue.etrn.port`."),
+            Setting(
+                "dequeue.etrn.allow", \.dequeue.etrn.allow, ValueForm.network.list(maxCount: 100), in: standard,
+                "Addresses that may ask by ETRN; an empty list is nobody, or with authentication all."),
+            Setting(
+                "dequeue.etrn.deny", \.dequeue.etrn.deny, ValueForm.network.list(maxCount: 100), in: standard,
+                "Addresses that may not, whatever `allow` says."),
+            Setting(
+                "dequeue.etrn.requireAuthentication", \.dequeue.etrn.requiresAuthentication, .flag, in: standard,
+                "Whether ETRN wants AUTH first."),
+            Setting(
+                "dequeue.mailbox.user", \.dequeue.mailbox.user, ValueForm.customerName.orNull, in: standard,
+                "By which POP3 and IMAP log in; of one gateway only.", standardText: "DOMAIN",
+                effective: { $0.effectiveMailboxUser }),
+            Setting(
+                "dequeue.mailbox.password", \.dequeue.mailbox.password, ValueForm.secret.orNull, in: standard,
+                "null: nobody can log in.", isSecret: true),
+            Setting("dequeue.mailbox.pop3", \.dequeue.mailbox.offersPOP3, .flag, in: standard, "By POP3."),
             notBuilt("dequeue.mailbox.imap", flag(true)),
-            notBuilt("dequeue.mailbox.readOnly", flag(false)),
+            Setting(
+                "dequeue.mailbox.readOnly", \.dequeue.mailbox.isReadOnly, .flag, in: standard,
+                "true: mail can be looked at and not deleted; then the mailbox may stand beside any method."),
             Setting("quota.enabled", \.quota.isEnabled, .flag, in: standard, "Whether the two limits hold."),
             Setting(
                 "quota.messages", \.quota.maxMessages, .integer(Limits.messages), in: standard,

@@ -12,6 +12,7 @@ public struct GatewayDocument: Hashable, Sendable {
     public internal(set) var mailDirectory: String?
     public internal(set) var delivery = Gateway.Delivery.immediately
     public internal(set) var forward = Forward()
+    public internal(set) var dequeue = Dequeue()
     public internal(set) var quota = Quota()
     public internal(set) var retry = Retry()
 
@@ -126,6 +127,11 @@ extension GatewayDocument {
 
     /// What single keys can't tell.
     private func check() throws(InvalidSetting) {
+        if dequeue.method == .atrn, !dequeue.atrn.requiresAuthentication, dequeue.atrn.requireAddress.isEmpty {
+            // RFC 2645 §5.2.1 wants AUTH; without it and without addresses anybody could take the mail.
+            throw InvalidSetting(
+                "`dequeue.atrn.requireAuthentication`: false needs `dequeue.atrn.requireAddress` to name who may ask")
+        }
         if case .address(let server) = forward.server, let source = forward.source, server.isV4 != source.isV4 {
             throw InvalidSetting(
                 "`forward.source`: `\(source)` cannot reach `forward.server` `\(server)`; both must be IPv4 or both IPv6"

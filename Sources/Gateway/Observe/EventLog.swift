@@ -93,6 +93,43 @@ final class EventLog {
         end()
     }
 
+    /// A customer logged in.
+    func loggedIn(_ user: String, gateways: String, client: String, session: String, listener: String) {
+        guard begin(.info) else { return }
+        field("event", "login")
+        field("user", user)
+        field("gateway", gateways)
+        field("client", client)
+        field("listener", listener)
+        field("session", session)
+        end()
+    }
+
+    func loginFailed(_ user: String, client: String, session: String, listener: String) {
+        guard begin(.warning) else { return }
+        field("event", "login-failed")
+        field("user", user)
+        field("client", client)
+        field("listener", listener)
+        field("session", session)
+        end()
+    }
+
+    /// A customer fetched a message and deleted it: it is his.
+    func collected(
+        _ id: QueueID, domain: String, listener: String, delayMilliseconds: Int64, client: String, session: String
+    ) {
+        guard begin(.info) else { return }
+        field("id", id.description)
+        field("event", "collected")
+        field("gateway", domain)
+        field("listener", listener)
+        field("delay", milliseconds: delayMilliseconds)
+        field("client", client)
+        field("session", session)
+        end()
+    }
+
     /// A notice of ours was queued for the sender.
     func notified(_ id: QueueID, kind: String, notice: QueueID) {
         guard begin(.info) else { return }

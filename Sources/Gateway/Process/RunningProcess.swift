@@ -150,7 +150,7 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
     }
 
     func created(_ gateway: StoredGateway) throws(ControlFault) -> [String] {
-        let compiled = Gateway(id: gateway.id, gateway.document)
+        let compiled = Gateway(gateway)
         do throws(DirectoryFault) {
             if let why = try keeper.open(compiled) {
                 _ = keeper.putAside(compiled)
@@ -195,7 +195,7 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
     }
 
     func updated(_ gateway: StoredGateway) throws(ControlFault) -> [String] {
-        let compiled = Gateway(id: gateway.id, gateway.document)
+        let compiled = Gateway(gateway)
         if let store = keeper.stores[gateway.id], store.path != keeper.path(of: compiled) {
             throw ControlFault(.refused, "`mailDirectory`: moving an existing mail directory is not in this version")
         }
@@ -277,7 +277,7 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
     }
 
     func deleted(_ gateway: StoredGateway) {
-        if let why = keeper.putAside(Gateway(id: gateway.id, gateway.document)) {
+        if let why = keeper.putAside(Gateway(gateway)) {
             alarms.withLock { $0 = Array(($0 + [why]).suffix(20)) }
         }
         publish()

@@ -8,7 +8,7 @@ extension Serve {
     /// Descriptors that stay for files, primaries, databases and the control socket.
     private static let descriptorShare = 0.9
 
-    func coreSettings(_ tls: TLSMaterial, _ count: Int) throws -> CoreSettings {
+    func coreSettings(_ tls: TLSMaterial, _ count: Int, nobodySecret: [UInt8]) throws -> CoreSettings {
         let connections = min(
             configuration.limits.connections, Int(Double(descriptorLimit) * Self.descriptorShare) - 100)
         var names = Set(configuration.identity.names.compactMap { DomainNameNormaliser.aLabel($0) })
@@ -21,7 +21,7 @@ extension Serve {
             identity: Identity(
                 names: names, addresses: Set(configuration.identity.addresses + Self.interfaceAddresses()),
                 ports: Set(configuration.listen.smtp.map(\.port))),
-            serverTLS: tls.server, clientTLS: tls.client)
+            serverTLS: tls.server, clientTLS: tls.client, logins: LoginMeans(nobodySecret: nobodySecret))
     }
 
     /// Of each of `count` reactors.

@@ -69,6 +69,13 @@ final class Serve {
         ).open(journalSettings(reactorCount), reactors: reactorCount)
         for stored in try directory.list() {
             if let fault = stored.fault { complaints.append((stored.document.domain, fault)) }
+            if stored.isLocked {
+                complaints.append(
+                    (
+                        stored.document.domain,
+                        "its secrets were sealed with another `secrets.key`: put that one back, or set them anew"
+                    ))
+            }
         }
         try start(
             listeners, admin, superblock, lock, journals, tls, directory, log, keeper, complaints, signals)
@@ -137,6 +144,8 @@ final class Serve {
         let wanted =
             configuration.listen.smtp.map { ($0, ListenerKind.smtp) }
             + configuration.listen.smtps.map { ($0, ListenerKind.smtps) }
+            + configuration.listen.pop3.map { ($0, ListenerKind.pop3) }
+            + configuration.listen.pop3s.map { ($0, ListenerKind.pop3s) }
         for (endpoint, _) in wanted {
             try patiently { () throws(ListenFault) in
                 try Listener.probe(SocketAddress(endpoint.address, port: endpoint.port))
@@ -206,7 +215,7 @@ final class Serve {
         let lanes = (0..<(count + 1) / 2).map { FileLanes(name: "commit-\($0)") }
         let pool = WorkerPool(threads: 2)
         let dns = try DNSTransport(servers: (configuration.dns.servers ?? []).map(\.description))
-        let settings = try coreSettings(tls, count)
+        let settings = try coreSettings(tls, count, nobodySecret: directory.nobodySecret)
         let server = RunningProcess(
             configuration: configuration, directory: directory, ioName: io.rawValue, keeper: keeper, counters: counters,
             cpus: cpus, outboxes: fromControl, log: log, routes: routes)
@@ -235,7 +244,7 @@ final class Serve {
         }
         admin.start()
 
-        wait(for: signals, lock) { self.reload(fromMain, log, count) }
+        wait(for: signals, lock) { self.reload(fromMain, log, count, directory.nobodySecret) }
 
         announceStop(log)
         alarmAfterHardLimit()
@@ -274,10 +283,12 @@ final class Serve {
     }
 
     /// SIGHUP: certificates and log file anew; the rest of the file says what needs a restart.
-    private func reload(_ mailboxes: [Mailbox<CoreMessage>], _ log: LogWriter, _ count: Int) {
+    private func reload(
+        _ mailboxes: [Mailbox<CoreMessage>], _ log: LogWriter, _ count: Int, _ nobodySecret: [UInt8]
+    ) {
         log.reopen()
         do {
-            let fresh = try coreSettings(TLSMaterial(configuration), count)
+            let fresh = try coreSettings(TLSMaterial(configuration), count, nobodySecret: nobodySecret)
             for mailbox in mailboxes { mailbox.send(.settings(fresh)) }
             log.note("event=reloaded detail=\"certificates and log file; other keys of postern.yaml need a restart\"")
         } catch {

@@ -48,6 +48,10 @@ final class GatewayQueue {
     var queuedBytes = 0
     var leased = 0
     var lastReply: String?
+    /// The session that has the mailbox for itself.
+    var mailboxHolder: SessionAddress?
+    /// Bytes that the mailbox shows before the content, by slot: known once the envelope was read.
+    var mailboxPrefixes: [Int32: (generation: UInt32, bytes: Int)] = [:]
     var timer = TimerWheel.ID.none
     var timerAt: UInt64 = .max
     /// Rotates over the reactors.
@@ -60,7 +64,7 @@ final class GatewayQueue {
     /// Parcels in state `ready`; `ready` itself also has places of some that have left it.
     var readyCount = 0
     /// Nothing waits, nobody is on the way.
-    var isIdle: Bool { queued == 0 && leased == 0 && opening == 0 && sessions.isEmpty }
+    var isIdle: Bool { queued == 0 && leased == 0 && opening == 0 && sessions.isEmpty && mailboxHolder == nil }
 
     func append(_ reference: ParcelReference) {
         ready.append(reference)

@@ -31,6 +31,10 @@ struct Settlement: Sendable {
         case delivered
         /// Nothing happened to it: it goes back to the front.
         case released
+        /// The customer fetched it and deleted it.
+        case collected
+        /// The customer left it: it waits as before.
+        case unread
         /// Some recipients failed, wait, or want a notice.
         case mixed(SettledParcel)
         /// The file is not what was written.

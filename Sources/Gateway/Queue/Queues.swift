@@ -71,7 +71,7 @@ final class Queues {
 
     // MARK: Queues
 
-    private func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
+    func queue(_ key: QueueKey, _ routes: Routes) -> GatewayQueue? {
         find(key) ?? routes.route(forID: key.gatewayID).map { makeQueue(key, $0) }
     }
 
@@ -239,6 +239,10 @@ final class Queues {
                 queue.leased -= 1
                 index[reference].state = .ready
                 queue.putBack(reference)
+            case .collected:
+                counters.delivered.add(1, ordering: .relaxed)
+                leave(reference, queue, credit: session)
+            case .unread: giveBack(reference, queue)
             case .mixed(let parcel): attempted(reference, queue, parcel, session)
             case .damaged(let why):
                 setAside(reference, queue, why, session)

@@ -43,6 +43,8 @@ final class SimulatedGateway {
     /// For looking into a day that failed: all gateways' log lines go to this file.
     static let log = getenv("POSTERN_SIMULATE_LOG").flatMap { try? LogWriter(path: String(cString: $0)) }
     /// Many contexts would cost more than the tests.
+    /// Beside SMTP: opened by the next start.
+    var listens: [ListenerKind: UInt16] = [:]
     private static let clientTLS = Result { try TLSContext(client: .nothing) }
 
     /// - Parameters:
@@ -140,7 +142,10 @@ final class SimulatedGateway {
                 index: index, count: coreCount, start: superblock.start,
                 firstStartOfThisBoot: superblock.firstStartOfThisBoot, lastSeen: lastSeen, settings: settings,
                 routes: routes,
-                listeners: [CoreListener(socket: world.listen(Self.port), kind: .smtp, address: "\(Self.port)")],
+                listeners: ([(ListenerKind.smtp, Self.port.port)] + listens.sorted { $0.value < $1.value }).map {
+                    let port = SocketAddress(Self.address, port: $1)
+                    return CoreListener(socket: world.listen(port), kind: $0, address: "\(port)")
+                },
                 outboxes: (0..<coreCount).map { $0 == index ? nil : boxes[index][$0] },
                 inboxes: (0..<coreCount).filter { $0 != index }.map { boxes[$0][index] } + [control[index]],
                 counters: counters[index], logWriter: Self.log, logLevel: .info, journal: journals?[index])
@@ -169,7 +174,8 @@ final class SimulatedGateway {
             hostname: Self.hostname, messageSizeMax: 8 << 20, recipientsMax: 1_000, connectionsMax: 1_000,
             connectionsPerNetworkMax: 1_000, messageMemoryBytes: 16 << 20, trust: Configuration.Trust(),
             identity: Identity(names: [Self.hostname], addresses: [Self.address], ports: [25]), serverTLS: nil,
-            clientTLS: CoreSettings.ClientTLS(unverified: tls, verified: tls))
+            clientTLS: CoreSettings.ClientTLS(unverified: tls, verified: tls),
+            logins: LoginMeans(nobodySecret: directory.nobodySecret))
         settings.trust.unlimited = []
         change(&settings)
         return settings
