@@ -92,7 +92,8 @@ class Postern(Gateway):
 
     def __init__(self, folder: Path | None = None, *, io: str = "auto", reactors: int | None = None,
                  message_size: int = MESSAGE_SIZE_LIMIT, name_servers: list[str] | None = None,
-                 environment: dict[str, str] | None = None, cgroup: Path | None = None) -> None:
+                 environment: dict[str, str] | None = None, cgroup: Path | None = None,
+                 listen: dict[str, list[str]] | None = None) -> None:
         if not BINARY.exists():
             raise Skip(f"{BINARY} is not built (make, or POSTERN_BIN)")
         super().__init__(folder)
@@ -114,7 +115,8 @@ class Postern(Gateway):
             "hostname": GATEWAY_NAME,
             "data": "data",
             "io": io,
-            "listen": {"smtp": [f"127.0.0.1:{self.port}"], "admin": [f"127.0.0.1:{self.admin_port}"]},
+            "listen": {"smtp": [f"127.0.0.1:{self.port}"], "admin": [f"127.0.0.1:{self.admin_port}"]}
+            | (listen or {}),
             "tls": {"certificates": [{"certificate": str(tls.certificate), "key": str(tls.key)}]},
             "limits": {"messageSize": message_size},
         }

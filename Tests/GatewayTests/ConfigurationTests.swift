@@ -65,7 +65,7 @@ func configurationWorksEmpty(_ yaml: String) throws {
     #expect(read.dns.servers?.map(\.description) == ["127.0.0.1:5353"])
     #expect(read.tls.certificates?.first?.certificate == "/etc/postern/cert.pem")
     #expect(read.tls.certificates?.first?.key == "/srv/key.pem")
-    #expect(read.notInThisVersion == ["listen.odmr", "listen.imap", "tls.clientCA"])
+    #expect(read.notInThisVersion == ["listen.imap", "tls.clientCA"])
     #expect(read.listen == .standard)
 }
 
@@ -236,7 +236,7 @@ func configurationSaysWhatIsWrong(_ yaml: String, _ expected: String) {
     for setting in Configuration.keys.settings {
         #expect(lines.filter { $0.hasPrefix("| `\(setting.key)` |") }.count == 1)
     }
-    #expect(lines.contains { $0.hasPrefix("| `listen.odmr` |") && $0.contains("Not in this version.") })
+    #expect(lines.contains { $0.hasPrefix("| `listen.imap` |") && $0.contains("Not in this version.") })
     #expect(GatewayDocument.referenceMarkdown().split(separator: "\n").count == GatewayDocument.keys.settings.count + 2)
     #expect(Settings.referenceMarkdown().split(separator: "\n").count == Settings.keys.settings.count + 2)
 }

@@ -110,6 +110,7 @@ private struct ServerReplay: ~Copyable {
             pending = []
             awaitsTLS = true
         case .xclient: session.acceptXClient(into: &output)
+        case .ask, .authenticated, .etrn: preconditionFailure("not offered")
         case .quit, .hangUp: outcome.isClosed = true
         }
     }

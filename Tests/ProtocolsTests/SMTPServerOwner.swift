@@ -17,15 +17,18 @@ final class SMTPServerOwner {
     var mailReply: Reply?
     var contentReply: Reply?
     var finalReply = Reply(250, EnhancedStatus(2, 0, 0), "queued")
+    var etrnReply: (ETRNRequest) -> ETRNReply = { .nothingWaits($0) }
+    private let directory = SASLDirectory()
     private var pending: [UInt8] = []
 
     init(
-        _ settings: SMTPServerSettings, isTLS: Bool = false,
+        _ settings: SMTPServerSettings, isTLS: Bool = false, offersAUTH: Bool = false,
         recipientReply: @escaping (MailAddress) -> Reply? = { address in
             address.localPart.hasPrefix("no") ? Reply(550, EnhancedStatus(5, 1, 1), "no such user") : nil
         }
     ) {
-        session = SMTPServerSession(settings: settings, isTLS: isTLS)
+        session = SMTPServerSession(
+            settings: settings, isTLS: isTLS, offer: offersAUTH ? SASLOffer(context: directory.context) : nil)
         self.recipientReply = recipientReply
         session.greet(into: &output)
     }
@@ -53,7 +56,7 @@ final class SMTPServerOwner {
             if case .needMore = event {
                 // Within content nothing is left over; of a command, less than a line.
                 if session.phase == .content, session.isInContent { #expect(pending.isEmpty) }
-                #expect(pending.count < session.settings.lineMaxBytes)
+                #expect(pending.count < max(session.settings.lineMaxBytes, SASLLimits.lineMaxBytes))
                 return
             }
             take(event)
@@ -95,6 +98,11 @@ final class SMTPServerOwner {
         case .xclient(let attributes):
             events.append("xclient:" + attributes.map { "\($0.name)=\($0.value ?? "-")" }.joined(separator: ","))
             session.acceptXClient(into: &output)
+        case .ask(let question): session.answer(directory.answer(question), into: &output)
+        case .authenticated(let user): events.append("authenticated:\(user)")
+        case .etrn(let request, let user):
+            events.append("etrn:\(request) of \(user ?? "nobody")")
+            session.answerETRN(etrnReply(request), into: &output)
         case .reset: events.append("reset")
         case .quit, .hangUp:
             events.append(event == .quit ? "quit" : "hangUp")

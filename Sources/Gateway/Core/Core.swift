@@ -213,16 +213,18 @@ final class Core: Queues.Owner {
         case .announce(let announcement): queues.enqueue(announcement, routes)
         case .open(let key, let route, let home): open(key, route, home)
         case .sessionUp(let key, let address): queues.sessionUp(key, address)
+        case .turnedUp(let key, let address): queues.turnedUp(key, address, routes)
+        case .turnedEnded(let key, let address): queues.turnedEnded(key, address)
         case .want(let key, let address, let count): queues.wants(key, address, count)
         case .leases(let token, let key, let leases):
-            if let session = forwarding.find(token), session.leased(leases) { break }
+            if let session = forwarding.find(token), session.leased(key, leases) { break }
             // It ended while they were on their way.
             let returned = leases.map { Settlement(slot: $0.slot, generation: $0.generation, result: .released) }
             send(.settle(key, nil, returned), to: Routes.home(of: key.gatewayID, reactors: count))
         case .settle(let key, let address, let settlements): queues.settle(key, address, settlements)
         case .credit(let token, let count):
             if token.kind == TokenKind.customer {
-                customers.find(token)?.received(.credit(count))
+                customers.find(token)?.received(nil, .credit(count))
             } else {
                 forwarding.find(token)?.credited(count)
             }
@@ -232,7 +234,11 @@ final class Core: Queues.Owner {
         case .moved(let reference): queues.moved(reference)
         case .customer(let key, let address, let what): queues.customer(key, address, what, routes)
         case .toCustomer(let token, let key, let what):
-            if let session = customers.find(token) { return session.received(what) }
+            if token.kind == TokenKind.receive {
+                receiving.find(token)?.received(what)
+                return
+            }
+            if let session = customers.find(token) { return session.received(key, what) }
             // It ended while a parcel was on its way.
             guard case .parcel(let lease) = what else { return }
             giveBack(lease, key)
@@ -282,6 +288,7 @@ final class Core: Queues.Owner {
     func serverSettings(for client: IPAddress) -> SMTPServerSettings {
         var machine = serverMachine
         machine.offersXClient = settings.trust.xclient.contains { $0.contains(client) }
+        machine.offersETRN = routes.snapshot.etrnCount > 0
         if isUnlimited(client) {
             machine.transactionsMax = 1_000_000
             machine.commandsMax = 10_000_000
@@ -450,6 +457,13 @@ final class Core: Queues.Owner {
         }
         counters.forwardSessions.add(1, ordering: .relaxed)
         session.start()
+    }
+
+    /// False: there are too many sessions.
+    func openTurned(_ sources: [ForwardSession.Source], _ turned: ForwardSession.Turned) -> ForwardSession? {
+        guard !isStopping, forwarding.count < Limits.forwardSessionsMax else { return nil }
+        counters.forwardSessions.add(1, ordering: .relaxed)
+        return forwarding.insert { token in ForwardSession(core: self, token: token, sources: sources, turned: turned) }
     }
 
     func ended(_ session: ForwardSession) {

@@ -26,6 +26,10 @@ enum CoreMessage: Sendable {
     case open(QueueKey, Route, home: Int)
     /// Worker → home: the session is up.
     case sessionUp(QueueKey, SessionAddress)
+    /// Worker → home: a customer's connection is turned and takes mail (RFC 2645).
+    case turnedUp(QueueKey, SessionAddress)
+    /// Worker → home, after the last settle.
+    case turnedEnded(QueueKey, SessionAddress)
     /// Worker → home: up to `count` leases are wanted.
     case want(QueueKey, SessionAddress, count: Int)
     /// Home → worker; empty: wait, they come when there are some.

@@ -19,10 +19,12 @@ class CustomerSession {
         /// Output must leave first.
         case room
         case startTLS
+        /// The connection is another's from here on.
+        case turn
         case goodbye(String)
     }
 
-    private enum Waiting { case input, busy, room, handshake, handshakeTurn, goodbye, closed }
+    private enum Waiting { case input, busy, room, handshake, handshakeTurn, goodbye, turned, closed }
 
     let token: Token
     let connection: Connection
@@ -74,10 +76,14 @@ class CustomerSession {
     func sayShutDown() -> Bool { true }
     /// What it holds goes back.
     func release() {}
+    /// The last reply before a turn is on its way.
+    func turned() {}
     /// Completions behind a turn go elsewhere. True: this one did.
     func diverts(_ completion: Completion) -> Bool { false }
     /// The reactor's messages to it.
-    func received(_ message: ToCustomerSession) {}
+    ///
+    /// - Parameter key: nil: from no queue in particular.
+    func received(_ key: QueueKey?, _ message: ToCustomerSession) {}
 
     // MARK: Start
 
@@ -175,6 +181,15 @@ class CustomerSession {
         }
     }
 
+    var isTurned: Bool { waiting == .turned }
+
+    /// Whoever has the connection has closed it.
+    func closed(_ how: String) {
+        lastWords = how
+        waiting = .closed
+        core.ended(self)
+    }
+
     /// What the session was busy with has come.
     func proceed() {
         guard case .busy = waiting else { return }
@@ -226,6 +241,11 @@ class CustomerSession {
         case .startTLS:
             connection.flush()
             beginTLS()
+        case .turn:
+            connection.flush()
+            waiting = .turned
+            core.reactor.cancelTimer(timer)
+            turned()
         case .goodbye(let why): sayGoodbye(why)
         }
     }
@@ -275,7 +295,7 @@ class CustomerSession {
         guard !connection.isClosing else { return }
         switch waiting {
         case .handshake, .handshakeTurn: return end("server is stopping")
-        case .goodbye, .closed: return
+        case .goodbye, .closed, .turned: return
         case .input, .room, .busy: break
         }
         if needsProxyHeader { return end("server is stopping") }
@@ -313,6 +333,7 @@ class CustomerSession {
             setDeadline(seconds: 5)
             arm()
         case .goodbye, .closed: end(lastWords)
+        case .turned: break
         default: end(words)
         }
     }

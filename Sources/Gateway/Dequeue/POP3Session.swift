@@ -150,7 +150,7 @@ final class POP3Session: CustomerSession {
         return true
     }
 
-    override func received(_ message: ToCustomerSession) {
+    override func received(_: QueueKey?, _ message: ToCustomerSession) {
         switch message {
         case .mailbox(let items):
             guard !isReleased else { return }
@@ -181,6 +181,7 @@ final class POP3Session: CustomerSession {
         case .parcelRefused(let refusal):
             guard !isReleased, wish != nil else { return }
             refuse(refusal.isInUse ? .messageInUse : refusal.isGone ? .gone : .unreadable)
+        case .waiting: break
         case .credit(let count):
             unsynced -= count
             if !isReleased, machine.phase == .update { settleMore() }
@@ -428,7 +429,8 @@ extension Core {
     ) -> CustomerSession {
         switch kind {
         case .pop3, .pop3s: POP3Session(core: self, token: token, socket: socket, kind: kind, client: client)
-        case .smtp, .smtps, .odmr, .odmrs: preconditionFailure("no customer comes by \(kind)")
+        case .odmr, .odmrs: ODMRSession(core: self, token: token, socket: socket, kind: kind, client: client)
+        case .smtp, .smtps: preconditionFailure("no customer comes by \(kind)")
         }
     }
 

@@ -14,19 +14,23 @@ public final class DirectorySnapshot: Sendable {
     private let mailboxes: TreeDictionary<String, UInt64>
     /// Gateways that ATRN or ETRN take from, by their customer, in order of their ids.
     private let customers: TreeDictionary<String, [UInt64]>
+    private let knownByAddress: [UInt64]
+    /// Gateways that ETRN starts, and those of them that want no AUTH.
+    let etrnCount: Int
+    let etrnOpenCount: Int
 
     /// Without gateways, all settings at their defaults.
     public convenience init() {
         let settings = Settings()
         self.init(
             number: 0, settings: settings, system: .system(settings), gatewaysByDomain: [:], gatewaysByID: [:],
-            mailboxes: [:], customers: [:])
+            mailboxes: [:], customers: [:], knownByAddress: [], etrnCount: 0, etrnOpenCount: 0)
     }
 
     private init(
         number: UInt64, settings: Settings, system: Gateway, gatewaysByDomain: TreeDictionary<String, Gateway>,
         gatewaysByID: TreeDictionary<UInt64, Gateway>, mailboxes: TreeDictionary<String, UInt64>,
-        customers: TreeDictionary<String, [UInt64]>
+        customers: TreeDictionary<String, [UInt64]>, knownByAddress: [UInt64], etrnCount: Int, etrnOpenCount: Int
     ) {
         self.number = number
         self.settings = settings
@@ -35,6 +39,8 @@ public final class DirectorySnapshot: Sendable {
         self.gatewaysByID = gatewaysByID
         self.mailboxes = mailboxes
         self.customers = customers
+        self.knownByAddress = knownByAddress
+        (self.etrnCount, self.etrnOpenCount) = (etrnCount, etrnOpenCount)
     }
 
     /// Without `@system`.
@@ -54,6 +60,15 @@ public final class DirectorySnapshot: Sendable {
         (customers[UserName.folded(user)] ?? []).compactMap { gatewaysByID[$0] }
     }
 
+    /// Those whose mail ATRN takes without a login, by its address alone.
+    var gatewaysKnownByAddress: [Gateway] { knownByAddress.compactMap { gatewaysByID[$0] } }
+
+    /// The domain's and those of all below it.
+    func gateways(within domain: String) -> [Gateway] {
+        let suffix = "." + domain
+        return gatewaysByDomain.filter { $0.key == domain || $0.key.hasSuffix(suffix) }.values.sorted { $0.id < $1.id }
+    }
+
     /// By rising id, without `@system`.
     public var gateways: [Gateway] { gatewaysByID.values.sorted { $0.id < $1.id } }
 
@@ -66,8 +81,17 @@ public final class DirectorySnapshot: Sendable {
         var byID = gatewaysByID
         var mailboxes = mailboxes
         var customers = customers
+        var knownByAddress = Set(knownByAddress)
+        var (etrnCount, etrnOpenCount) = (etrnCount, etrnOpenCount)
+        let count = { (gateway: Gateway, change: Int) in
+            guard gateway.dequeue.method == .etrn else { return }
+            etrnCount += change
+            if !gateway.dequeue.etrn.requiresAuthentication { etrnOpenCount += change }
+        }
         let forget = { (gateway: Gateway) in
             byDomain[gateway.domain] = nil
+            knownByAddress.remove(gateway.id)
+            count(gateway, -1)
             if let user = gateway.dequeue.mailbox?.user, mailboxes[user] == gateway.id { mailboxes[user] = nil }
             if gateway.isCustomers {
                 let left = (customers[gateway.dequeue.user] ?? []).filter { $0 != gateway.id }
@@ -79,6 +103,8 @@ public final class DirectorySnapshot: Sendable {
             if let old = byID[gateway.id] { forget(old) }
             byDomain[gateway.domain] = gateway
             byID[gateway.id] = gateway
+            if gateway.isKnownByAddress { knownByAddress.insert(gateway.id) }
+            count(gateway, 1)
             if let user = gateway.dequeue.mailbox?.user { mailboxes[user] = gateway.id }
             if gateway.isCustomers {
                 customers[gateway.dequeue.user] = ((customers[gateway.dequeue.user] ?? []) + [gateway.id]).sorted()
@@ -86,11 +112,14 @@ public final class DirectorySnapshot: Sendable {
         }
         return DirectorySnapshot(
             number: number + 1, settings: settings ?? self.settings, system: settings.map { .system($0) } ?? system,
-            gatewaysByDomain: byDomain, gatewaysByID: byID, mailboxes: mailboxes, customers: customers)
+            gatewaysByDomain: byDomain, gatewaysByID: byID, mailboxes: mailboxes, customers: customers,
+            knownByAddress: knownByAddress.sorted(), etrnCount: etrnCount, etrnOpenCount: etrnOpenCount)
     }
 }
 
 extension Gateway {
     /// Its customer's secret opens it, or is held by it.
     fileprivate var isCustomers: Bool { dequeue.method == .atrn || dequeue.method == .etrn || dequeue.secret != nil }
+
+    fileprivate var isKnownByAddress: Bool { dequeue.method == .atrn && !dequeue.atrn.requiresAuthentication }
 }

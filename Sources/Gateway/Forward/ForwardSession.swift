@@ -10,10 +10,39 @@ import Reactor
 ///
 /// What it may hold is bounded: leases, hand-overs and settles that are not yet synced are at most `Limits.leasesPerConnection`
 /// together, which bounds the duplicates after a power loss (design §6).
+///
+/// Behind an ATRN (RFC 2645) it goes the same way, over the customer's own connection and from all queues of his at once.
 final class ForwardSession {
+    /// A queue that this session empties.
+    struct Source {
+        let key: QueueKey
+        let route: Route
+        let home: Int
+        /// Leases were asked for and have not come.
+        var isWanting = false
+        /// Nothing waits there, as far as is known.
+        var isEmpty = false
+        var settlements: [Settlement] = []
+
+        init(_ key: QueueKey, _ route: Route, home: Int) { (self.key, self.route, self.home) = (key, route, home) }
+    }
+
+    /// What is known of a turned connection.
+    struct Turned {
+        let connection: Connection
+        let settings: SMTPClientSettings
+        /// In the log.
+        let relay: String
+        /// New mail goes out as it comes, until the customer ends it.
+        let holdsOpen: Bool
+        /// The socket is closed.
+        let then: () -> Void
+    }
+
     /// A parcel that this session has.
     private final class Holding {
         let lease: Lease
+        let source: Int
         var parcel: LoadedParcel?
         var stuffer: DotStuffer?
         /// Of a large file: the next byte to send.
@@ -21,14 +50,16 @@ final class ForwardSession {
         /// Indexes into the envelope's recipients that are sent.
         var recipients: [Int] = []
         let since: UInt64
-        init(_ lease: Lease, since: UInt64) { (self.lease, self.since) = (lease, since) }
+        init(_ lease: Lease, of source: Int, since: UInt64) {
+            (self.lease, self.source, self.since) = (lease, source, since)
+        }
     }
 
     let token: Token
     private unowned let core: Core
-    private let key: QueueKey
-    private let home: Int
-    private let route: Route
+    /// One; behind a turn one or more.
+    private var sources: [Source]
+    private let turned: Turned?
     /// Whose next hop it is: mail of our own for a domain that is a gateway here goes the way of that gateway's mail.
     private let hop: Gateway
     private var connection: Connection?
@@ -48,12 +79,10 @@ final class ForwardSession {
     private var streaming: (id: SMTPHandoverID, holding: Holding)?
     /// Settles whose sync is not known yet.
     private var unsynced = 0
-    private var isWanting = false
-    private var settlements: [Settlement] = []
     private var deadline: UInt64 = .max
     private var timer = TimerWheel.ID.none
     private var timerAt: UInt64 = .max
-    private var handedOver = 0
+    private(set) var handedOver = 0
     private var hadLeases = false
 
     private static let connectSeconds = 30
@@ -62,13 +91,24 @@ final class ForwardSession {
     init(core: Core, token: Token, key: QueueKey, route: Route, home: Int) {
         self.core = core
         self.token = token
-        self.key = key
-        self.home = home
-        self.route = route
+        sources = [Source(key, route, home: home)]
+        turned = nil
         let domain = key.destination
         hop = (domain.isEmpty ? nil : core.routes.route(forDomain: domain))?.gateway ?? route.gateway
         machine = SMTPClientSession(settings: Self.settings(core, hop, withTLS: true))
     }
+
+    /// The roles have turned: the customer is the server now.
+    init(core: Core, token: Token, sources: [Source], turned: Turned) {
+        (self.core, self.token, self.sources, self.turned) = (core, token, sources, turned)
+        hop = sources[0].route.gateway
+        machine = SMTPClientSession(settings: turned.settings)
+        connection = turned.connection
+        relay = turned.relay
+    }
+
+    private var key: QueueKey { sources[0].key }
+    private var route: Route { sources[0].route }
 
     private static func settings(_ core: Core, _ gateway: Gateway, withTLS: Bool) -> SMTPClientSettings {
         let use: SMTPClientSettings.TLSUse =
@@ -86,6 +126,10 @@ final class ForwardSession {
     // MARK: Connecting
 
     func start() {
+        if turned != nil {
+            setDeadline(seconds: machine.phase.timeoutSeconds)
+            return pump()
+        }
         let domain = key.destination.isEmpty ? hop.domain : key.destination
         if hop.id != route.gateway.id, hop.isHeld || hop.delivery == .onContact {
             return found(.none("the gateway \(domain) \(hop.isHeld ? "is on hold" : "is asked for by its customer")"))
@@ -179,6 +223,7 @@ final class ForwardSession {
             } else {
                 core.reactor.cancelTimer(timer)
                 isGone = true
+                turned?.then()
                 if !hasUnloaded { core.ended(self) }
             }
         }
@@ -231,7 +276,9 @@ final class ForwardSession {
 
     private func ready() {
         isUp = true
-        core.send(.sessionUp(key, address), to: home)
+        for source in sources {
+            core.send(turned == nil ? .sessionUp(source.key, address) : .turnedUp(source.key, address), to: source.home)
+        }
     }
 
     private func failed(_ failure: SMTPClientFailure) {
@@ -261,7 +308,7 @@ final class ForwardSession {
     private func startTLS() {
         guard let connection else { return }
         connection.flush()
-        let verifies = forward.tls == .verify
+        let verifies = forward.tls == .verify && turned == nil
         do throws(TLSFault) {
             let context = verifies ? core.settings.clientTLS.verified : core.settings.clientTLS.unverified
             let session = try TLSSession(
@@ -277,7 +324,7 @@ final class ForwardSession {
 
     private func secured(_ info: TLSInfo) {
         guard let connection else { return }
-        if forward.tls == .verify, info.peerVerification != .verified {
+        if forward.tls == .verify, turned == nil, info.peerVerification != .verified {
             lastFailure = Reply(451, EnhancedStatus(4, 7, 5), "\(relay): the certificate is not trusted")
             return redialOrEnd()
         }
@@ -310,18 +357,32 @@ final class ForwardSession {
     // MARK: Leases
 
     /// The home's answer. False: this session takes none any more.
-    func leased(_ leases: [Lease]) -> Bool {
-        isWanting = false
+    func leased(_ key: QueueKey, _ leases: [Lease]) -> Bool {
+        guard let source = sources.firstIndex(where: { $0.key == key }) else { return false }
+        sources[source].isWanting = false
         guard isUp, !isQuitting, !isEnding, let connection, !connection.isClosing else { return false }
         if leases.isEmpty {
             restsSince = core.reactor.now
-            isWanting = true
+            sources[source].isWanting = true
+            sources[source].isEmpty = true
             rest()
             return true
         }
         hadLeases = true
+        sources[source].isEmpty = false
+        var leases = leases[...]
+        if sources.count > 1 {
+            // Several homes may have answered at once: what is too much goes back.
+            let taken = leases.prefix(max(0, room))
+            for lease in leases[taken.endIndex...] {
+                sources[source].settlements.append(
+                    Settlement(slot: lease.slot, generation: lease.generation, result: .released))
+            }
+            leases = taken
+        }
+        let route = sources[source].route
         for lease in leases {
-            let holding = Holding(lease, since: core.reactor.now)
+            let holding = Holding(lease, of: source, since: core.reactor.now)
             holdings.append(holding)
             loading += 1
             ParcelLoader(files: core.calls).load(
@@ -335,13 +396,13 @@ final class ForwardSession {
     private func loaded(_ holding: Holding, _ loaded: Result<LoadedParcel, LoadFault>) {
         loading -= 1
         if isEnding {
-            if case .success(let parcel) = loaded { closeFile(parcel) }
+            if case .success(let parcel) = loaded { closeFile(parcel, holding) }
             if isGone, loading == 0 { core.ended(self) }
             return
         }
         guard holdings.contains(where: { $0 === holding }) else {
             // Given back meanwhile.
-            if case .success(let parcel) = loaded { closeFile(parcel) }
+            if case .success(let parcel) = loaded { closeFile(parcel, holding) }
             return
         }
         switch loaded {
@@ -359,18 +420,26 @@ final class ForwardSession {
         settle(holding, result)
     }
 
-    private func closeFile(_ parcel: LoadedParcel) {
-        if let file = parcel.file { core.calls.run([.close(file)], on: .bulk, of: route.store) { _ in } }
+    private func closeFile(_ parcel: LoadedParcel, _ holding: Holding) {
+        if let file = parcel.file {
+            core.calls.run([.close(file)], on: .bulk, of: sources[holding.source].route.store) { _ in }
+        }
     }
+
+    /// Parcels that it may take yet.
+    private var room: Int { Limits.leasesPerConnection - holdings.count - open.count - unsynced }
 
     /// Asks for as many leases as the bound allows, before the last ones are used up.
     private func wantMore() {
-        guard isUp, !isWanting, !isQuitting, !core.isStopping, holdings.count < 2 else { return }
+        guard isUp, !isQuitting, !core.isStopping, holdings.count < 2 else { return }
+        guard sources.contains(where: { !$0.isWanting }) else { return }
         if machine.isUsedUp { return quit() }
-        let room = Limits.leasesPerConnection - holdings.count - open.count - unsynced
+        let room = room
         guard room >= min(4, Limits.leasesPerConnection / 4) else { return }
-        isWanting = true
-        core.send(.want(key, address, count: room), to: home)
+        for at in sources.indices where !sources[at].isWanting {
+            sources[at].isWanting = true
+            core.send(.want(sources[at].key, address, count: max(1, room / sources.count)), to: sources[at].home)
+        }
     }
 
     /// That many of this session's settles are synced.
@@ -386,7 +455,12 @@ final class ForwardSession {
     private func rest() {
         guard isUp, !isQuitting, holdings.isEmpty, open.isEmpty else { return }
         if core.isStopping { return quit() }
-        guard isWanting else { return }
+        if let turned {
+            // The customer waits for the end, unless he wants what comes.
+            if !turned.holdsOpen, sources.allSatisfy(\.isEmpty) { quit() }
+            return
+        }
+        guard sources[0].isWanting else { return }
         // The home's empty answer may have come before the last hand-over began.
         if restsSince == 0 { restsSince = core.reactor.now }
         let until = restsSince + Limits.lingerNanoseconds
@@ -429,7 +503,9 @@ final class ForwardSession {
             }
             var reversePath = envelope.reversePath
             // `<>` stays `<>` (design §9).
-            if let replacement = forward.envelopeFrom, !reversePath.isEmpty { reversePath = replacement.description }
+            if turned == nil, let replacement = forward.envelopeFrom, !reversePath.isEmpty {
+                reversePath = replacement.description
+            }
             var sent = SMTPClientEnvelope(
                 reversePath: reversePath,
                 recipients: holding.recipients.map {
@@ -504,7 +580,7 @@ final class ForwardSession {
         let length = min(Self.chunkBytes, parcel.sizes.contentBytes - holding.offset)
         core.calls.run(
             [.read(parcel.file!, at: Int64(parcel.sizes.contentOffset + holding.offset), length: length)], on: .bulk,
-            of: route.store
+            of: sources[holding.source].route.store
         ) { [weak self] outcomes in self?.read(holding, outcomes[0], length) }
     }
 
@@ -554,7 +630,8 @@ final class ForwardSession {
             let result = outcome.recipients[place]
             let recipient = parcel.envelope.recipients[at]
             core.log.attempt(
-                holding.lease.id, to: recipient.path, domain: route.gateway.domain, relay: relay,
+                holding.lease.id, to: recipient.path, domain: sources[holding.source].route.gateway.domain,
+                relay: relay,
                 delayMilliseconds: delay,
                 outcome: result.reply.isPositive ? "sent" : result.reply.isPermanent ? "bounced" : "deferred",
                 reply: result.reply)
@@ -566,12 +643,13 @@ final class ForwardSession {
                 isDSNPassedOn: outcome.isDSNPassedOn)
         }
         if isPlain, parcel.state.isInitial || holding.recipients.count + parcel.state.settled.count == outcomes.count {
-            return settle(holding, .delivered)
+            // A turn says nothing of the primary's health.
+            return settle(holding, turned == nil ? .delivered : .collected)
         }
         // Only a notice needs the original: for what failed for good, succeeded with a wish to hear of it, or is late.
         let isLate = delay >= Int64(Notice.delayedAfterSeconds) * 1_000
         let mayNotify = outcomes.contains { $0.map { !$0.reply.isTransient } ?? false } || isLate
-        withPrefix(mayNotify, parcel) { [self] prefix in
+        withPrefix(mayNotify, parcel, sources[holding.source].route) { [self] prefix in
             settle(
                 holding,
                 .mixed(
@@ -583,7 +661,9 @@ final class ForwardSession {
     }
 
     /// The original's first bytes, for a notice.
-    private func withPrefix(_ isWanted: Bool, _ parcel: LoadedParcel, _ then: @escaping ([UInt8]) -> Void) {
+    private func withPrefix(
+        _ isWanted: Bool, _ parcel: LoadedParcel, _ route: Route, _ then: @escaping ([UInt8]) -> Void
+    ) {
         guard isWanted || route.gateway.retry.lifetimeSeconds.map({ $0 < Notice.delayedAfterSeconds }) ?? false else {
             return then([])
         }
@@ -604,17 +684,18 @@ final class ForwardSession {
     }
 
     private func settle(_ holding: Holding, _ result: Settlement.Result) {
-        if let parcel = holding.parcel { closeFile(parcel) }
+        if let parcel = holding.parcel { closeFile(parcel, holding) }
         holding.parcel = nil
         if case .released = result {} else { unsynced += 1 }
-        settlements.append(
+        sources[holding.source].settlements.append(
             Settlement(slot: holding.lease.slot, generation: holding.lease.generation, result: result))
     }
 
     private func settleAll() {
-        guard !settlements.isEmpty else { return }
-        core.send(.settle(key, address, settlements), to: home)
-        settlements = []
+        for at in sources.indices where !sources[at].settlements.isEmpty {
+            core.send(.settle(sources[at].key, address, sources[at].settlements), to: sources[at].home)
+            sources[at].settlements = []
+        }
     }
 
     // MARK: The end
@@ -647,7 +728,11 @@ final class ForwardSession {
         for holding in holdings { settle(holding, .released) }
         holdings = []
         settleAll()
-        core.send(.sessionEnded(key, address, end), to: home)
+        for source in sources {
+            core.send(
+                turned == nil ? .sessionEnded(source.key, address, end) : .turnedEnded(source.key, address),
+                to: source.home)
+        }
     }
 
     // MARK: Time
@@ -677,6 +762,11 @@ final class ForwardSession {
             return addresses.isEmpty ? close(.unreachable(lastFailure!)) : redial()
         }
         if isQuitting, open.isEmpty { return close(.done) }
+        if turned?.holdsOpen == true, machine.phase == .idle, !machine.awaitsNoop {
+            // Nothing came for a while: is he still there? It also keeps his router from forgetting the connection.
+            machine.noop(into: &connection.output)
+            return pump()
+        }
         machine.timedOut()
         pump()
     }

@@ -84,6 +84,16 @@ public final class Gateway: Sendable {
         case bounce = 552
     }
 
+    /// The same one with another next hop.
+    func with(_ nextHop: NextHop, port: UInt16) -> Gateway {
+        let other = Forward(
+            nextHop: nextHop, port: port, envelopeFrom: forward.envelopeFrom, tls: forward.tls, source: forward.source,
+            concurrency: forward.concurrency)
+        return Gateway(
+            id: id, domain: domain, isEnabled: isEnabled, isHeld: isHeld, mailDirectory: mailDirectory,
+            delivery: delivery, forward: other, dequeue: dequeue, quota: quota, retry: retry)
+    }
+
     init(
         id: UInt64, domain: String, isEnabled: Bool, isHeld: Bool, mailDirectory: String, delivery: Delivery,
         forward: Forward, dequeue: Dequeue = .none, quota: Quota?, retry: RetrySchedule

@@ -144,6 +144,8 @@ final class Serve {
         let wanted =
             configuration.listen.smtp.map { ($0, ListenerKind.smtp) }
             + configuration.listen.smtps.map { ($0, ListenerKind.smtps) }
+            + configuration.listen.odmr.map { ($0, ListenerKind.odmr) }
+            + configuration.listen.odmrs.map { ($0, ListenerKind.odmrs) }
             + configuration.listen.pop3.map { ($0, ListenerKind.pop3) }
             + configuration.listen.pop3s.map { ($0, ListenerKind.pop3s) }
         for (endpoint, _) in wanted {

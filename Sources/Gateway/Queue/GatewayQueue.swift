@@ -11,6 +11,8 @@ final class GatewayQueue {
         var wants = 0
         /// The gateway's settings changed since it was opened: it gets no more leases (T-E9).
         var isStale = false
+        /// The customer's own connection, turned: what waits for contact goes out by it.
+        var isTurned = false
     }
 
     private struct Deferred: Comparable {
@@ -39,7 +41,9 @@ final class GatewayQueue {
     /// No session before this instant, for want of our own means.
     var pausedUntil: UInt64 = 0
     /// Under flush: retry times, health and `onContact` don't hold anything back until a session ends or nothing waits.
-    var isFlushing = false
+    var isFlushing = false { didSet { if !isFlushing { contactRoute = nil } } }
+    /// Where this flush goes, when an ETRN said so: the same gateway with another next hop.
+    var contactRoute: Route?
     /// Recovery is still listing: nothing is leased (design rule M11).
     var isListing = false
     /// Whether a session is opened for what waits: mail for a Postmaster that nobody is named for is only kept.
@@ -138,6 +142,9 @@ final class GatewayQueue {
             append(due.reference)
         }
     }
+
+    /// A customer who comes may take mail: only a push waits for contact.
+    var mayBeTaken: Bool { !isKeptHeld && !route.gateway.isHeld && !isListing && !route.store.isClosing }
 
     /// Why nothing leaves though mail waits, in an administrator's words; nil: nothing holds it back.
     var holdReason: String? {

@@ -9,6 +9,10 @@ enum FromCustomerSession: Sendable {
     case take(ParcelReference)
     /// A parcel to look at.
     case look(ParcelReference)
+    /// How much waits, for an ATRN.
+    case count
+    /// An ETRN that was granted: all that waits is to go, to `hop` where the gateway says so.
+    case summon(Route?)
     /// The session has ended; its settlements came before.
     case ended
 }
@@ -21,6 +25,8 @@ enum ToCustomerSession: Sendable {
     /// To look at: it is not on loan.
     case shown(Lease)
     case parcelRefused(MailboxRefusal)
+    /// Messages that wait.
+    case waiting(Int)
     /// That many of its settlements are synced.
     case credit(Int)
 }
@@ -55,11 +61,35 @@ extension Queues {
         case .openMailbox: openMailbox(key, address, routes)
         case .take(let reference): answer(key, address, take(key, address, reference, leases: true))
         case .look(let reference): answer(key, address, take(key, address, reference, leases: false))
+        case .count:
+            guard let queue = queue(key, routes), !queue.isListing else {
+                // What is being listed may be mail.
+                return answer(key, address, .mailboxRefused(.notNow))
+            }
+            guard !queue.sessions.contains(where: \.isTurned) else {
+                return answer(key, address, .mailboxRefused(.inUse))
+            }
+            answer(key, address, .waiting(queue.mayBeTaken ? queue.queued : 0))
+        case .summon(let route): summon(key, address, route, routes)
         case .ended:
             guard let queue = find(key), queue.mailboxHolder == address else { return }
             queue.mailboxHolder = nil
             pump(queue)
         }
+    }
+
+    /// One run at a time: while one is under way the answer is the same, and nothing is begun again.
+    private func summon(_ key: QueueKey, _ address: SessionAddress, _ route: Route?, _ routes: Routes) {
+        guard let queue = queue(key, routes), queue.mayBeTaken || queue.isListing else {
+            return answer(key, address, .mailboxRefused(.notNow))
+        }
+        answer(key, address, .waiting(queue.queued))
+        guard !queue.isFlushing else { return }
+        queue.contactRoute = route
+        queue.releaseAll()
+        queue.health.tryNow()
+        queue.isFlushing = queue.queued > 0 || queue.isListing
+        pump(queue)
     }
 
     private func answer(_ key: QueueKey, _ address: SessionAddress, _ answer: ToCustomerSession) {

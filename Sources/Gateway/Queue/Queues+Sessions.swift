@@ -10,11 +10,15 @@ extension Queues {
             queue.route.store.setFlowing(
                 queue.holdReason == nil && queue.health.waitsUntil(reactor.now) == nil)
         }
-        guard queue.holdReason == nil, !isStopping else { return arm(queue) }
+        guard !isStopping else { return arm(queue) }
+        let isHeld = queue.holdReason != nil
         for at in queue.sessions.indices
-        where queue.sessions[at].wants > 0 && !queue.sessions[at].isStale && queue.readyCount > 0 {
+        where queue.sessions[at].wants > 0 && !queue.sessions[at].isStale && queue.readyCount > 0
+            && (!isHeld || queue.sessions[at].isTurned && queue.mayBeTaken)
+        {
             give(queue, at)
         }
+        guard !isHeld else { return arm(queue) }
         if queue.readyCount == 0 {
             if queue.isFlushing, queue.leased == 0 { queue.isFlushing = false }
             return arm(queue)
@@ -24,12 +28,13 @@ extension Queues {
         let limit = min(queue.health.window, queue.route.gateway.forward.concurrency)
         // A session for each eight that wait: opening one costs more than sending a message.
         let wanted = min(limit, (queue.readyCount + 7) / 8)
-        while queue.sessions.count(where: { !$0.isStale }) + queue.opening - queue.staleOpening < wanted {
+        while queue.sessions.count(where: { !$0.isStale && !$0.isTurned }) + queue.opening - queue.staleOpening < wanted
+        {
             if queue.health.isDown, !mayProbe() { return arm(queue, at: reactor.now + Limits.nanosecondsPerSecond / 4) }
             queue.opening += 1
             // The first one stays at home, where no mailbox is between; the others go round.
             if queue.sessions.count + queue.opening == 1 { queue.nextCore = core }
-            owner.send(.open(queue.key, queue.route, home: core), to: queue.nextCore)
+            owner.send(.open(queue.key, queue.contactRoute ?? queue.route, home: core), to: queue.nextCore)
             queue.nextCore = (queue.nextCore + 1) % cores
             if queue.health.isDown { break }
         }
@@ -79,6 +84,20 @@ extension Queues {
             queue.release(until: seconds, &index)
             log.health(queue.route.gateway.domain, queue.health.state.word, "answers again")
         }
+    }
+
+    /// A customer's turned connection: all that waits may go.
+    func turnedUp(_ key: QueueKey, _ address: SessionAddress, _ routes: Routes) {
+        guard let queue = queue(key, routes) else { return }
+        queue.sessions.append(GatewayQueue.Session(address: address, isTurned: true))
+        queue.releaseAll()
+        queue.release(until: seconds, &index)
+    }
+
+    func turnedEnded(_ key: QueueKey, _ address: SessionAddress) {
+        guard let queue = find(key) else { return }
+        queue.sessions.removeAll { $0.address == address }
+        pump(queue)
     }
 
     func wants(_ key: QueueKey, _ address: SessionAddress, _ count: Int) {

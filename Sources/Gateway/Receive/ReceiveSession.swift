@@ -15,6 +15,8 @@ final class ReceiveSession {
         case input
         /// A commit, or the end of a large message's writing.
         case commit
+        /// The homes of what an ETRN asks for.
+        case homes
         /// Room: in the large writer, in the commits, in the peer's window, or a pause after many errors.
         case room
         case handshake
@@ -86,7 +88,8 @@ final class ReceiveSession {
         counted = client
         name = "\(core.index)-\(token.index)-\(token.generation)"
         connection = Connection(reactor: core.reactor, token: token, socket: socket)
-        machine = SMTPServerSession(settings: core.serverSettings(for: client), isTLS: kind == .smtps)
+        machine = SMTPServerSession(
+            settings: core.serverSettings(for: client), isTLS: kind == .smtps, offer: core.etrnOffer)
         needsProxyHeader = core.settings.trust.proxy.contains { $0.contains(client) }
         deadline = core.reactor.now + UInt64(Limits.commandTimeoutSeconds) * Limits.nanosecondsPerSecond
         sessionEnd = core.reactor.now + UInt64(Limits.sessionSecondsMax) * Limits.nanosecondsPerSecond
@@ -133,7 +136,8 @@ final class ReceiveSession {
                 client = endpoints.source
                 counted = client
                 core.networks.connected(client)
-                machine = SMTPServerSession(settings: core.serverSettings(for: client), isTLS: kind == .smtps)
+                machine = SMTPServerSession(
+                    settings: core.serverSettings(for: client), isTLS: kind == .smtps, offer: core.etrnOffer)
             }
             if kind == .smtps { beginTLS() } else { greet() }
         }
@@ -205,7 +209,7 @@ final class ReceiveSession {
 
     /// What happens after the machine has looked at all the input.
     private enum Next {
-        case receive, commit, room, startTLS
+        case receive, commit, homes, room, startTLS
         case goodbye(String)
     }
 
@@ -248,6 +252,10 @@ final class ReceiveSession {
                 connection.receive()
             }
         case .commit: connection.flush()
+        case .homes:
+            waiting = .homes
+            setDeadline(seconds: machine.phase.timeoutSeconds)
+            connection.flush()
         case .room:
             waiting = .room
             connection.flush()
@@ -318,11 +326,47 @@ final class ReceiveSession {
                 dropTransaction()
                 return .startTLS
             case .xclient(let attributes): xclient(attributes)
+            case .ask(let question): answer(question)
+            case .authenticated(let user):
+                core.log.loggedIn(
+                    user,
+                    gateways: core.routes.snapshot.gateways(ofCustomer: user).map(\.domain).joined(separator: ","),
+                    client: client.description, session: name, listener: kind.rawValue)
+            case .etrn(let request, let user):
+                summons = Summons(core: core, request, user: user, client: client, asker: token)
+                if let reply = summons?.start() { summoned(reply) } else { return .homes }
             case .reset: dropTransaction()
             case .quit: return .goodbye("quit")
             case .hangUp: return .goodbye("hung up \(machine.phase.words)")
             }
         }
+    }
+
+    // MARK: Customers (ETRN)
+
+    /// The ETRN that is being carried out.
+    private var summons: Summons?
+
+    private func answer(_ question: SASLQuestion) {
+        let errors = machine.errorCount
+        machine.answer(core.answer(question, for: .customer, client: client), into: &connection.output)
+        if machine.errorCount > errors {
+            core.loginFailed(question.user, client, session: name, listener: kind.rawValue)
+        }
+    }
+
+    private func summoned(_ reply: ETRNReply) {
+        if case .notAllowed = reply { refused("ETRN", reply.reply) }
+        summons = nil
+        machine.answerETRN(reply, into: &connection.output)
+    }
+
+    /// A home's answer to an ETRN.
+    func received(_ message: ToCustomerSession) {
+        guard waiting == .homes, let reply = summons?.received(message) else { return }
+        waiting = .input
+        summoned(reply)
+        pump()
     }
 
     // MARK: Envelope
@@ -717,6 +761,7 @@ final class ReceiveSession {
         case .commit:
             // The disk, not the peer: it stays, for its answer decides who has the message.
             armTimer(core.reactor.now + 60 * Limits.nanosecondsPerSecond)
+        case .homes: end("timed out \(machine.phase.words)")
         case .input, .room:
             let words = "timed out \(machine.phase.words)"
             if connection.unsentBytes == 0, incoming == nil, !needsProxyHeader {

@@ -72,6 +72,11 @@ extension SMTPClientSession {
             end(.closed(reply), reply: reply, isFromPeer: true, isFateKnown: true)
             return nil
         }
+        if awaitsNoop {
+            // Whatever it says: it is there.
+            awaitsNoop = false
+            return nil
+        }
         guard front != nil else {
             if quit == .sent {
                 end(.closed(reply), reply: reply, isFromPeer: true, isFateKnown: true)

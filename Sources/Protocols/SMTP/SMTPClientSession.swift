@@ -54,6 +54,9 @@ public struct SMTPClientSession: ~Copyable {
     var transactionCount = 0
     private var handoverCount = 0
 
+    /// A NOOP was sent, and its reply has not come.
+    public internal(set) var awaitsNoop = false
+
     enum Quit { case notYet, wanted, sent }
 
     var quit = Quit.notYet
@@ -131,7 +134,8 @@ public struct SMTPClientSession: ~Copyable {
 
     /// One more hand-over may begin now.
     public var canSend: Bool {
-        guard case .open = stage, quit == .notYet, untoldOutcomes.isEmpty, untoldEnd == nil, back == nil, !isUsedUp
+        guard case .open = stage, quit == .notYet, untoldOutcomes.isEmpty, untoldEnd == nil, back == nil, !isUsedUp,
+            !awaitsNoop
         else {
             return false
         }
@@ -182,6 +186,13 @@ public struct SMTPClientSession: ~Copyable {
         }
         // Neither: the session ended meanwhile.
         writeQuitIfWanted(into: &output)
+    }
+
+    /// Asks whether the peer is still there. Only while `phase` is `.idle`; until the reply nothing is handed over.
+    public mutating func noop(into output: inout ByteOutput) {
+        precondition(phase == .idle && !awaitsNoop && quit == .notYet)
+        awaitsNoop = true
+        output.append("NOOP\r\n")
     }
 
     /// Ends the session as soon as nothing is left to send for the hand-overs under way; their replies still come.

@@ -3,8 +3,8 @@ extension SMTPServerSession {
     private static let helloNameMaxBytes = 255
 
     /// Behind the LF that ends the line at `start`; nil if it is not there or too far away to matter.
-    func lineEnd(_ input: UnsafeRawBufferPointer, from start: Int) -> Int? {
-        let end = min(input.count, start + settings.lineMaxBytes)
+    func lineEnd(_ input: UnsafeRawBufferPointer, from start: Int, maxBytes: Int? = nil) -> Int? {
+        let end = min(input.count, start + (maxBytes ?? settings.lineMaxBytes))
         var at = start
         while at < end {
             if input[at] == UInt8(ascii: "\n") { return at + 1 }
@@ -110,7 +110,9 @@ extension SMTPServerSession {
         case .xclient: return try xclient(&cursor)
         case .vrfy: try verify(&cursor, into: &output)
         case .help: output.append("214 2.0.0 See RFC 5321\r\n")
-        case .expn, .auth, .etrn, .atrn: throw .notImplemented
+        case .auth: return try authenticate(&cursor, into: &output)
+        case .etrn: return try etrn(&cursor, into: &output)
+        case .expn, .atrn: throw .notImplemented
         case .get, .post, .connect:
             return hangUp(Reply(421, EnhancedStatus(4, 7, 0), "This is no web server, closing"), into: &output)
         case nil: throw SMTPRefusal(500, EnhancedStatus(5, 5, 2), "Command not recognized")
@@ -149,6 +151,12 @@ extension SMTPServerSession {
         output.append("\r\n")
         if settings.offersStartTLS, !isTLS { output.append("250-STARTTLS\r\n") }
         output.append("250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n")
+        if settings.offersETRN { output.append("250-ETRN\r\n") }
+        if let announcement = authentication?.announcement {
+            output.append("250-")
+            output.append(text: announcement)
+            output.append("\r\n")
+        }
         if settings.offersXClient { output.append("250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN\r\n") }
         output.append("250 LIMITS RCPTMAX=")
         output.append(number: settings.recipientsMax)
@@ -167,6 +175,65 @@ extension SMTPServerSession {
         state = .startingTLS
         output.append("220 2.0.0 Ready to start TLS\r\n")
         return .startTLS
+    }
+
+    /// RFC 4954 §4: outside of a transaction, behind EHLO.
+    private mutating func authenticate(
+        _ cursor: inout SMTPLineCursor, into output: inout ByteOutput
+    ) throws(SMTPRefusal) -> Event? {
+        guard authentication != nil else { throw .notImplemented }
+        guard stage == .ready else { throw .badSequence(isInTransaction ? "Not in a transaction" : "Say EHLO first") }
+        _ = cursor.skip(UInt8(ascii: " "))
+        return take(authentication!.start(cursor.rest, into: &output))
+    }
+
+    /// A line within an AUTH.
+    mutating func response(
+        _ input: UnsafeRawBufferPointer, until end: Int, consumed: inout Int, into output: inout ByteOutput
+    ) -> Event? {
+        let start = consumed
+        consumed = end
+        guard end - start >= 2, input[end - 2] == UInt8(ascii: "\r") else {
+            return hangUp(Reply(500, EnhancedStatus(5, 5, 2), "Bare LF; lines end with CRLF"), into: &output)
+        }
+        let line = UnsafeRawBufferPointer(rebasing: input[start..<end - 2])
+        return take(authentication!.received(line, into: &output))
+    }
+
+    /// nil where the peer's next line goes on.
+    mutating func take(_ event: SMTPAuthentication.Event) -> Event? {
+        switch event {
+        case .needResponse:
+            state = .authenticating
+            return nil
+        case .ask(let question):
+            state = .answering(.credentials)
+            return .ask(question)
+        case .authenticated(let user):
+            state = .commands
+            return .authenticated(user: user)
+        case .refused(let reply):
+            state = .commands
+            if reply.isPermanent { errorCount += 1 }
+            return nil
+        }
+    }
+
+    /// `ETRN SP [@|#]node` (RFC 1985 §5).
+    private mutating func etrn(
+        _ cursor: inout SMTPLineCursor, into output: inout ByteOutput
+    ) throws(SMTPRefusal) -> Event? {
+        guard settings.offersETRN else { throw .notImplemented }
+        do throws(ETRNReply) {
+            guard stage == .ready else { throw .outOfOrder }
+            cursor.skipSpaces()
+            let request = try ETRNRequest(argument: Array(cursor.rest))
+            state = .answering(.etrn)
+            return .etrn(request, user: authentication?.user)
+        } catch {
+            answer(error.reply, into: &output)
+            return nil
+        }
     }
 
     private mutating func xclient(_ cursor: inout SMTPLineCursor) throws(SMTPRefusal) -> Event {

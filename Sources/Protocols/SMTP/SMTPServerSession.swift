@@ -36,14 +36,21 @@ public struct SMTPServerSession: ~Copyable {
     /// The peer said MAIL since EHLO, RSET or the last message: what it pipelined behind a refusal is no error of its.
     var hasSaidMail = false
 
+    private let offer: SASLOffer?
+    /// nil: AUTH is not offered.
+    var authentication: SMTPAuthentication?
+
     public internal(set) var transactionCount = 0
     public internal(set) var errorCount = 0
     var commandCount = 0
 
     /// - `isTLS`: the handshake is done before the greeting (RFC 8314 §3.3).
-    public init(settings: borrowing SMTPServerSettings, isTLS: Bool = false) {
+    /// - `offer`: for AUTH, which serves ETRN alone; nil: there is none.
+    public init(settings: borrowing SMTPServerSettings, isTLS: Bool = false, offer: SASLOffer? = nil) {
         self.settings = copy settings
         self.isTLS = isTLS
+        self.offer = offer
+        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: isTLS) }
     }
 }
 
@@ -80,6 +87,12 @@ extension SMTPServerSession {
         case startTLS
         /// Answer with `acceptXClient` or `refuseXClient`. Only if `offersXClient`.
         case xclient([XClientAttribute])
+        /// Look it up; then `answer`.
+        case ask(SASLQuestion)
+        /// 235 is in the output.
+        case authenticated(user: String)
+        /// ETRN (RFC 1985): answer with `answerETRN`. Only if `offersETRN`.
+        case etrn(ETRNRequest, user: String?)
         /// RSET, EHLO or an error ended the transaction: forget the message under way.
         case reset
         /// 221 is in the output: flush and close. A transaction under way is over.
@@ -124,6 +137,9 @@ extension SMTPServerSession {
         /// The rest of an over-long command line; bytes so far.
         case overlongLine(Int)
         case answering(Question)
+        /// The peer's next line belongs to an AUTH.
+        case authenticating
+        case authenticatedDue(user: String)
         /// Within DATA.
         case data
         /// Within BDAT; octets still to come.
@@ -143,6 +159,8 @@ extension SMTPServerSession {
         case chunk(size: Int, isLast: Bool)
         case endOfContent
         case xclient
+        case credentials
+        case etrn
     }
 
     enum Stage {
@@ -202,6 +220,15 @@ extension SMTPServerSession {
                     continue
                 }
                 if let event = command(input, until: end, consumed: &consumed, into: &output) { return event }
+            case .authenticating:
+                guard let end = lineEnd(input, from: consumed, maxBytes: SASLLimits.lineMaxBytes) else {
+                    guard input.count - consumed >= SASLLimits.lineMaxBytes else { return .needMore }
+                    return hangUp(Reply(500, EnhancedStatus(5, 5, 6), "Response is too long"), into: &output)
+                }
+                if let event = response(input, until: end, consumed: &consumed, into: &output) { return event }
+            case .authenticatedDue(let user):
+                state = .commands
+                return .authenticated(user: user)
             case .overlongLine(let bytes):
                 if let event = skipLine(bytes, input, consumed: &consumed, into: &output) { return event }
             case .data, .chunk, .discardingData, .discardingChunk:
@@ -280,12 +307,29 @@ extension SMTPServerSession {
         answer(reply, into: &output)
     }
 
+    /// What was found for `.ask`.
+    public mutating func answer(_ answer: SASLAnswer, into output: inout ByteOutput) {
+        guard case .answering(.credentials) = state else { preconditionFailure("nothing was asked") }
+        state = .commands
+        let event = authentication!.answer(answer, into: &output)
+        if case .authenticated(let user)? = take(event) { state = .authenticatedDue(user: user) }
+    }
+
+    public mutating func answerETRN(_ reply: ETRNReply, into output: inout ByteOutput) {
+        guard case .answering(.etrn) = state else { preconditionFailure("no ETRN to answer") }
+        state = .commands
+        // A 4xx, but whoever asks for other people's mail is counted.
+        if case .notAllowed = reply { errorCount += 1 }
+        answer(reply.reply, into: &output)
+    }
+
     /// The handshake is done. All that the peer said before is forgotten (RFC 3207 §4.2).
     public mutating func tlsStarted() {
         guard case .startingTLS = state else { preconditionFailure("no STARTTLS under way") }
         isTLS = true
         state = .commands
         stage = .hello
+        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: true) }
     }
 
     /// Takes the attributes over: the conversation begins anew, with a greeting.
@@ -293,6 +337,7 @@ extension SMTPServerSession {
         guard case .answering(.xclient) = state else { preconditionFailure("no XCLIENT to answer") }
         stage = .hello
         state = .connected
+        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: isTLS) }
         greet(into: &output)
     }
 
@@ -331,7 +376,7 @@ extension SMTPServerSession {
         case .answering(.endOfContent): .endOfContent
         case .startingTLS: .startTLS
         case .closing: .closing
-        case .commands, .overlongLine, .answering:
+        case .commands, .overlongLine, .answering, .authenticating, .authenticatedDue:
             switch stage {
             case .refused: .refused
             case .hello: .hello

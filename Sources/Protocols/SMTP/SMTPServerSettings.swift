@@ -34,6 +34,7 @@ public struct SMTPServerSettings: Sendable {
 
     public var offersStartTLS = false
     public var offersXClient = false
+    public var offersETRN = false
 
     public init(hostname: String) { self.hostname = hostname }
 }

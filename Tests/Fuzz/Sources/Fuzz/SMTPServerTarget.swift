@@ -46,6 +46,7 @@ enum SMTPServerTarget {
         var settings = SMTPServerSettings(hostname: "mx.example")
         settings.offersStartTLS = options.contains(.startTLS)
         settings.offersXClient = options.contains(.xclient)
+        settings.offersETRN = options.contains(.xclient)
         if options.contains(.small) {
             settings.messageSizeMax = 200
             settings.recipientsMax = 2
@@ -85,7 +86,8 @@ enum SMTPServerTarget {
         private var steps = 0
 
         init(_ settings: SMTPServerSettings, _ options: Options) {
-            session = SMTPServerSession(settings: settings)
+            let offer = options.contains(.xclient) ? SASLOffer(context: FuzzDirectory.context) : nil
+            session = SMTPServerSession(settings: settings, offer: offer)
             self.options = options
             if options.contains(.refusesSession) {
                 session.refuseSession(Reply(554, EnhancedStatus(5, 7, 1), "go away"), into: &output)
@@ -117,7 +119,9 @@ enum SMTPServerTarget {
                     pending.removeFirst(consumed)
                     switch event {
                     case .needMore:
-                        require(pending.count < session.settings.lineMaxBytes, "\(pending.count) bytes left over")
+                        require(
+                            pending.count < max(session.settings.lineMaxBytes, SASLLimits.lineMaxBytes),
+                            "\(pending.count) bytes left over")
                         if case .content = session.phase, isWithinContent {
                             require(pending.isEmpty, "content left over")
                         }
@@ -227,6 +231,17 @@ enum SMTPServerTarget {
                     session.acceptXClient(into: &output)
                     hasGreeted = false
                 }
+            case .ask(let question):
+                note("ask \(question)")
+                require(!isInTransaction, "AUTH within a transaction")
+                session.answer(FuzzDirectory.answer(question), into: &output)
+            case .authenticated(let user):
+                note("authenticated \(user)")
+                require(user == FuzzDirectory.user, "nobody got in")
+            case .etrn(let request, let user):
+                note("etrn \(request)")
+                require(!isInTransaction, "ETRN within a transaction")
+                session.answerETRN(user == nil ? .notAllowed(request) : .pendingCountStarted(3, request), into: &output)
             case .reset:
                 note("reset")
                 require(isInTransaction, "nothing to reset")
