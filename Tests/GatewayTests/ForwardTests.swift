@@ -404,6 +404,33 @@ struct ForwardTests {
         #expect(again <= 16 && Set(primary.accepted.map(\.text)).count == 100, "\(before) before, \(again) twice")
     }
 
+    /// Seed 9984: what waits for the original's first bytes, which a notice quotes, belongs to these 16.
+    @Test("nor more when many are large and refused for one recipient", arguments: 1...8)
+    func duplicatesOfLargeOnesAreBounded(_ seed: UInt64) throws {
+        var settings = SimulatedSettings.quiet
+        settings.syncDelay = second / 2...2 * second
+        settings.fileDelay = 0...second / 50
+        let gateway = try SimulatedGateway(
+            seed: seed, cores: 1, world: settings, demo + " forward.concurrency=1 hold=true")
+        let primary = ScriptedPrimary(gateway)
+        primary.act = {
+            if case .recipient(let line) = $0, line.contains("<bad@") { .reply("550 5.1.1 nobody here") } else { nil }
+        }
+        for number in 0..<30 {
+            let content = ScriptedClient.message("m\(number)", bytes: 270_000)
+            #expect(
+                queueID(ScriptedClient.send(gateway, from: "", to: ["x@demo.test", "bad@demo.test"], content)) != nil)
+        }
+        try gateway.update("demo.test", "hold=false")
+        gateway.run { primary.accepted.count >= 17 }
+        // What was handed over and is not settled, at any time.
+        for _ in 0..<200 {
+            let settled = 30 - gateway.files("demo.test").count { $0.hasSuffix(".eml") }
+            #expect(primary.accepted.count - settled <= 16)
+            gateway.pass(seconds: 0.02)
+        }
+    }
+
     @Test func aStopFinishesWhatIsOpen() throws {
         let gateway = try SimulatedGateway(cores: 3, demo)
         let primary = ScriptedPrimary(gateway)

@@ -12,6 +12,8 @@ struct Setting<Owner: Sendable>: Sendable {
     let isBuilt: Bool
     /// The value in force.
     let read: @Sendable (Owner) -> DocumentValue
+    /// The same, and of a secret the secret itself: for nobody's eyes.
+    let tell: @Sendable (Owner) -> DocumentValue
     let isStandard: @Sendable (Owner) -> Bool
     /// `null` sets the default.
     let write: @Sendable (inout Owner, DocumentValue) throws(InvalidSetting) -> Void
@@ -36,7 +38,12 @@ struct Setting<Owner: Sendable>: Sendable {
         self.allowed = form.allowed
         self.standardText = standardText ?? form.print(standardValue).flow
         self.isBuilt = isBuilt
-        self.read = { owner in form.print(effective?(owner) ?? owner[keyPath: path]) }
+        let read = { @Sendable (owner: Owner) in form.print(effective?(owner) ?? owner[keyPath: path]) }
+        self.read = read
+        self.tell = { owner in
+            if isSecret, case .text(let text)? = owner[keyPath: path] as? Secret { return DocumentValue(.text(text)) }
+            return read(owner)
+        }
         self.isStandard = { $0[keyPath: path] == standardValue }
         self.write = { (owner, value) throws(InvalidSetting) in
             if value.isNull {
@@ -66,6 +73,7 @@ struct Setting<Owner: Sendable>: Sendable {
         self.standardText = standardText
         self.isBuilt = false
         self.read = standard
+        self.tell = standard
         self.isStandard = { _ in true }
         self.write = { (owner, value) throws(InvalidSetting) in
             guard value.isNull || Self.isSame(value, standard(owner)) else { throw .notInThisVersion(key) }
@@ -150,18 +158,21 @@ struct SettingTable<Owner: Sendable>: Sendable {
     /// The owner's values, nested as in the document.
     ///
     /// - Parameter onlyChanged: Leaves out what stands at its default.
-    func document(_ owner: Owner, onlyChanged: Bool) -> DocumentValue {
+    func document(_ owner: Owner, onlyChanged: Bool, tellsSecrets: Bool = false) -> DocumentValue {
         let shown = onlyChanged ? settings.filter { !$0.isStandard(owner) } : settings
-        return DocumentValue(.map(members(owner, shown[...], depth: 0)))
+        return DocumentValue(
+            .map(members(shown[...], depth: 0) { tellsSecrets ? $0.tell(owner) : $0.read(owner) }))
     }
 
-    private func members(_ owner: Owner, _ shown: ArraySlice<Setting<Owner>>, depth: Int) -> [DocumentValue.Member] {
+    private func members(
+        _ shown: ArraySlice<Setting<Owner>>, depth: Int, _ value: (Setting<Owner>) -> DocumentValue
+    ) -> [DocumentValue.Member] {
         var members: [DocumentValue.Member] = []
         var rest = shown
         while let first = rest.first {
             let parts = first.key.split(separator: ".")
             if parts.count == depth + 1 {
-                members.append(DocumentValue.Member(String(parts[depth]), first.read(owner)))
+                members.append(DocumentValue.Member(String(parts[depth]), value(first)))
                 rest = rest.dropFirst()
                 continue
             }
@@ -169,7 +180,7 @@ struct SettingTable<Owner: Sendable>: Sendable {
             let run = rest.prefix { $0.key.hasPrefix(group) }
             members.append(
                 DocumentValue.Member(
-                    String(parts[depth]), DocumentValue(.map(self.members(owner, run, depth: depth + 1)))))
+                    String(parts[depth]), DocumentValue(.map(self.members(run, depth: depth + 1, value)))))
             rest = rest[run.endIndex...]
         }
         return members

@@ -79,6 +79,8 @@ final class ForwardSession {
     private var streaming: (id: SMTPHandoverID, holding: Holding)?
     /// Settles whose sync is not known yet.
     private var unsynced = 0
+    /// Answered, and on their way to be settled: the original's first bytes are being read for a notice.
+    private var answeredOnly = 0
     private var deadline: UInt64 = .max
     private var timer = TimerWheel.ID.none
     private var timerAt: UInt64 = .max
@@ -427,7 +429,7 @@ final class ForwardSession {
     }
 
     /// Parcels that it may take yet.
-    private var room: Int { Limits.leasesPerConnection - holdings.count - open.count - unsynced }
+    private var room: Int { Limits.leasesPerConnection - holdings.count - open.count - unsynced - answeredOnly }
 
     /// Asks for as many leases as the bound allows, before the last ones are used up.
     private func wantMore() {
@@ -649,7 +651,9 @@ final class ForwardSession {
         // Only a notice needs the original: for what failed for good, succeeded with a wish to hear of it, or is late.
         let isLate = delay >= Int64(Notice.delayedAfterSeconds) * 1_000
         let mayNotify = outcomes.contains { $0.map { !$0.reply.isTransient } ?? false } || isLate
+        answeredOnly += 1
         withPrefix(mayNotify, parcel, sources[holding.source].route) { [self] prefix in
+            answeredOnly -= 1
             settle(
                 holding,
                 .mixed(

@@ -141,6 +141,7 @@ extension Setting where Owner == GatewayDocument {
         standardText = "DOMAIN"
         isBuilt = true
         read = { DocumentValue(.text($0.domain)) }
+        tell = read
         isStandard = { _ in false }
         write = { (document, value) throws(InvalidSetting) in
             guard value.string.flatMap(DomainNameNormaliser.aLabel) == document.domain else {

@@ -145,6 +145,10 @@ extension GatewayDocument {
     /// The domain and the keys that are not at their default: what is stored.
     public var changes: DocumentValue { Self.keys.document(self, onlyChanged: true) }
 
+    /// `value` and `changes` with the secrets that were given: for the server, and for nobody's eyes.
+    public var toldValue: DocumentValue { Self.keys.document(self, onlyChanged: false, tellsSecrets: true) }
+    public var toldChanges: DocumentValue { Self.keys.document(self, onlyChanged: true, tellsSecrets: true) }
+
     public var json: String { value.json }
 
     public var yaml: String { value.yaml }

@@ -130,7 +130,7 @@ extension SimulatedDay {
     /// A write-back that failed earlier is told to whoever syncs next, a start perhaps, which refuses then; the supervisor starts
     /// it again.
     func startAgain() throws {
-        for _ in 0..<2 {
+        for _ in 0..<9 {
             do {
                 return try gateway.start()
             } catch let fault as SpoolFault {

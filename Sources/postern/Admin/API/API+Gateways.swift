@@ -166,7 +166,7 @@ extension API {
         let answer = try await change(request, "gateway.create", document.domain) {
             do {
                 let answer = try await ask(
-                    "gateway.create", [DocumentValue.Member("document", document.changes)], as: GatewayReport.self)
+                    "gateway.create", [DocumentValue.Member("document", document.toldChanges)], as: GatewayReport.self)
                 return (answer, changes)
             } catch let fault as ControlFault where fault.message.hasSuffix("exists already") {
                 throw Problem(.conflict, fault.message, field: "domain")

@@ -22,7 +22,9 @@ enum DocumentChange {
         let old = Dictionary(flat(stored).map { ($0.key, $0.value) }) { $1 }
         return flat(sent).compactMap { key, value in
             guard let stored = old[key], stored.json != value.json else { return nil }
-            return Problem.Difference(key: key, stored: JSON(stored), sent: JSON(value))
+            // What was sent as a secret is not said again.
+            let isSecret = stored.json == "\"\(Secret.mask)\""
+            return Problem.Difference(key: key, stored: JSON(stored), sent: JSON(isSecret ? stored : value))
         }
     }
 
@@ -33,13 +35,13 @@ enum DocumentChange {
     static func merging(_ stored: GatewayDocument, into wanted: GatewayDocument) throws(InvalidSetting)
         -> [DocumentValue.Member]
     {
-        let said = Dictionary(flat(wanted.changes).map { ($0.key, $0.value) }) { $1 }
+        let said = Dictionary(flat(wanted.toldChanges).map { ($0.key, $0.value) }) { $1 }
         var members: [DocumentValue.Member] = []
         var reached = stored
         // Twice: a default may follow from another key, so that it moves when that one is set.
         for _ in 0..<2 {
-            let old = Dictionary(flat(reached.value).map { ($0.key, $0.value.json) }) { $1 }
-            let changed = flat(wanted.value).filter { old[$0.key] != $0.value.json }
+            let old = Dictionary(flat(reached.toldValue).map { ($0.key, $0.value.json) }) { $1 }
+            let changed = flat(wanted.toldValue).filter { old[$0.key] != $0.value.json }
             if changed.isEmpty { break }
             members += changed.map { DocumentValue.Member($0.key, said[$0.key] ?? .null) }
             reached = stored

@@ -7,6 +7,7 @@ import {plot} from "./plot.js";
 const places = [
     {id: "domain", name: "Domain", has: (key) => !key.includes(".") || key.startsWith("recipients.")},
     {id: "forwarding", name: "Forwarding", has: (key) => /^(forward|delivery|retry)\./.test(key)},
+    {id: "dequeuing", name: "Dequeuing", has: (key) => /^dequeue\.[a-z]+$/.test(key)},
     {id: "atrn", name: "ATRN", has: (key) => key.startsWith("dequeue.atrn.")},
     {id: "etrn", name: "ETRN", has: (key) => key.startsWith("dequeue.etrn.")},
     {id: "mailbox", name: "POP/IMAP", has: (key) => key.startsWith("dequeue.mailbox.")},

@@ -7,12 +7,18 @@ const names = {
     "forward.server": "Server", "forward.port": "Port", "forward.envelopeFrom": "Envelope sender", "forward.tls": "TLS",
     "forward.source": "Source address", "forward.concurrency": "Connections", "quota.enabled": "Limit mail",
     "quota.messages": "Messages", "quota.bytes": "Bytes", "quota.code": "Reply when full", "retry.schedule": "Retry after",
-    "retry.lifetime": "Give up after", "postmaster": "Postmaster", "smarthost": "Smarthost", "quotaCode": "Reply when full",
+    "retry.lifetime": "Give up after", "dequeue.method": "The customer takes mail by", "dequeue.user": "Customer",
+    "dequeue.secret": "Secret", "dequeue.atrn.requireAuthentication": "Require a login", "dequeue.atrn.requireAddress": "Only from",
+    "dequeue.atrn.holdOpen": "Hold open", "dequeue.etrn.server": "Server", "dequeue.etrn.port": "Port",
+    "dequeue.etrn.sendToRequester": "Send to who asks", "dequeue.etrn.allow": "May ask", "dequeue.etrn.deny": "May never ask",
+    "dequeue.etrn.requireAuthentication": "Require a login", "dequeue.mailbox.user": "User", "dequeue.mailbox.password": "Password",
+    "dequeue.mailbox.pop3": "POP3", "dequeue.mailbox.imap": "IMAP", "dequeue.mailbox.readOnly": "Read only", "postmaster": "Postmaster", "smarthost": "Smarthost", "quotaCode": "Reply when full",
 };
 
 const choices = {
     "delivery.when": {immediately: "At once", onContact: "When asked for"},
     "forward.tls": {none: "Never", may: "When offered", encrypt: "Always", verify: "Always, with a trusted certificate"},
+    "dequeue.method": {none: "No way of his own", atrn: "ATRN, over his connection", etrn: "ETRN, to his server", mailbox: "POP3, from a mailbox here"},
     "quota.code": {452: "452, the sender tries again", 552: "552, the sender gives up", "": "As in the settings"},
     "quotaCode": {452: "452, the sender tries again", 552: "552, the sender gives up"},
 };
@@ -31,6 +37,22 @@ const helps = {
     "quota.code": "What senders are told beyond a limit.",
     "retry.schedule": "The waits after the first, second, … failed attempt, such as 1m, 15m, 1h. The last one repeats.",
     "retry.lifetime": "After this long a message goes back to its sender: 5d, 24h, or never.",
+    "dequeue.method": "How the customer comes for his mail. A server under Forwarding may stand beside it.",
+    "dequeue.user": "The name by which he logs in for ATRN and ETRN. Gateways with the same name are one customer. Empty: the domain.",
+    "dequeue.secret": "His secret for ATRN and ETRN, at one of his gateways. It is never shown again.",
+    "dequeue.atrn.requireAuthentication": "When off, the address alone says who asks, and the list below must name some.",
+    "dequeue.atrn.requireAddress": "Addresses or networks from which he may come. Empty: from anywhere.",
+    "dequeue.atrn.holdOpen": "When on, the connection stays open and new mail goes out at once.",
+    "dequeue.etrn.server": "Where the mail goes when he asks. Empty: the server under Forwarding.",
+    "dequeue.etrn.port": "25 for nearly everybody.",
+    "dequeue.etrn.sendToRequester": "When on, the mail goes to the address that asked.",
+    "dequeue.etrn.allow": "Addresses or networks that may ask. Empty: nobody, or with a login everybody.",
+    "dequeue.etrn.deny": "Addresses or networks that may not, whatever the list above says.",
+    "dequeue.etrn.requireAuthentication": "When on, he logs in with customer and secret first.",
+    "dequeue.mailbox.user": "The name by which POP3 logs in. Empty: the domain.",
+    "dequeue.mailbox.password": "It is never shown again. Empty: nobody can log in.",
+    "dequeue.mailbox.pop3": "Whether POP3 may open it.",
+    "dequeue.mailbox.readOnly": "When on, nothing can be deleted, and any way above may stand beside it.",
     "postmaster": "Where mail to Postmaster without a domain goes. Empty: it is kept held in @system.",
     "smarthost": "HOST:PORT of the relay for bounces and other mail of our own. Empty: sent directly.",
     "quotaCode": "For gateways that say nothing else.",
@@ -91,7 +113,8 @@ export function fields(keys, document, {path, onchange}) {
             input.value = shown(key, value);
         } else {
             const placeholder = key.standard === "null" ? "" : key.standard.replace(/^\[|\]$/g, "").replaceAll("DOMAIN", base.domain ?? "DOMAIN");
-            input = el("input", {type: "text", id, value: shown(key, value), placeholder, autocomplete: "off", autocapitalize: "none", spellcheck: "false",
+            const type = /\.(secret|password)$/.test(key.key) ? "password" : "text";
+            input = el("input", {type, id, value: shown(key, value), placeholder, autocomplete: type === "password" ? "new-password" : "off", autocapitalize: "none", spellcheck: "false",
                 inputmode: key.kind === "number" ? "numeric" : null, "aria-describedby": described, oninput: changed});
         }
         const error = el("p", {class: "error", id: `${id}-error`, role: "alert"});
