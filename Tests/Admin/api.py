@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import smtplib
 import sys
 import threading
 import time
@@ -229,7 +230,7 @@ def test_one_domain_in_all_its_spellings(site: Site) -> None:
 
 def test_every_wrong_field_is_named(site: Site) -> None:
     answer = site.api("POST", "gateways", {"domain": "many.test", "forward": {"port": 0, "tls": "perhaps"}, "holdd": 1,
-                                           "quota.bytes": "much", "dequeue": {"method": "atrn"}})
+                                           "quota.bytes": "much", "dequeue": {"method": "pigeon"}})
     fields = {one["field"] for one in answer.json["errors"]}
     check("all of them", answer.status == 422 and fields >= {"forward.port", "forward.tls", "holdd", "quota.bytes",
                                                              "dequeue.method"}, answer)
@@ -492,6 +493,49 @@ def test_database_of_the_page_replaced(site: Site) -> None:
     path.unlink()
     kept.rename(path)
     check("they are known again", site.api("GET", "status").status == 200)
+
+
+def test_secrets_are_set_and_never_said(site: Site) -> None:
+    """A secret of each way to set one works at the server; what is read, exported, refused and noted has its mask."""
+    said: list[bytes] = []
+
+    def api(method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        answer = site.api(method, path, body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        said.append(answer.body)
+        return answer
+
+    def logs_in(secret: str) -> bool:
+        with smtplib.SMTP("127.0.0.1", site.postern.port, timeout=30) as client:
+            client.ehlo()
+            client.user, client.password = "secret.test", secret
+            try:
+                return client.auth("CRAM-MD5", client.auth_cram_md5)[0] == 235
+            except smtplib.SMTPAuthenticationError:
+                return False
+
+    made = api("POST", "gateways", {"domain": "secret.test", "dequeue": {"method": "etrn", "secret": "geheim-1"}})
+    check("made", made.status == 201, made)
+    check("the first one works", logs_in("geheim-1"))
+    read = api("GET", "gateways/secret.test")
+    check("it is masked", read.json["dequeue"]["secret"] == "********", read)
+    kept = api("PUT", "gateways/secret.test", {**read.json, "hold": True}, If_Match=read.etag)
+    check("given back as it was read", kept.status == 200 and logs_in("geheim-1"), kept)
+    document = {**kept.json, "dequeue": {**kept.json["dequeue"], "secret": "geheim-2"}}
+    changed = api("PUT", "gateways/secret.test", document, If_Match=kept.etag)
+    check("changed", changed.status == 200 and logs_in("geheim-2") and not logs_in("geheim-1"), changed)
+    patched = api("PATCH", "gateways/secret.test", {"dequeue": {"secret": "geheim-3"}})
+    check("patched", patched.status == 200 and logs_in("geheim-3"), patched)
+    late = api("PATCH", "gateways/secret.test", {"dequeue": {"secret": "geheim-4"}}, If_Match=kept.etag)
+    check("too late", late.status == 412, late)
+    wrong = api("PATCH", "gateways/secret.test", {"dequeue": {"secret": "geheim-\u00fc"}})
+    check("refused without being repeated", wrong.status == 422, wrong)
+    none = api("PUT", "gateways/nosecret.test", {"dequeue": {"secret": "********"}})
+    check("a mask of nothing", none.status in (409, 422), none)
+    for path in ("export", "audit", "gateways", "gateways/secret.test"):
+        api("GET", path)
+    check("deleted", api("DELETE", "gateways/secret.test").status in (200, 204))
+    check("nothing said it", not [body for body in said if b"geheim" in body], [b for b in said if b"geheim" in b][:1])
+    check("nor the log", "geheim" not in site.postern.log_text())
 
 
 def test_metrics_are_for_this_machine(site: Site) -> None:

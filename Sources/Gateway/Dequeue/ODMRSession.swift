@@ -108,7 +108,7 @@ final class ODMRSession: CustomerSession {
         guard answersLeft > 0, let key, let gateway = wanted[key] else { return }
         switch message {
         case .waiting(let count): counts[gateway.domain] = count
-        case .mailboxRefused(let refusal): if refusal.isInUse { isBusy = true } else { isUnknown = true }
+        case .refused(let refusal): if refusal.isInUse { isBusy = true } else { isUnknown = true }
         default: return
         }
         answersLeft -= 1

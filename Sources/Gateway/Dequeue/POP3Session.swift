@@ -161,7 +161,7 @@ final class POP3Session: CustomerSession {
                     sizes: items.map(\.size), isReadOnly: route?.gateway.dequeue.mailbox?.isReadOnly ?? true),
                 into: &connection.output)
             proceed()
-        case .mailboxRefused(let refusal):
+        case .refused(let refusal):
             guard !isReleased else { return }
             key = nil
             machine.refuse(
@@ -418,7 +418,7 @@ extension SASLQuestion {
     }
 }
 
-extension MailboxRefusal {
+extension CustomerRefusal {
     var isInUse: Bool { if case .inUse = self { true } else { false } }
     var isGone: Bool { if case .gone = self { true } else { false } }
 }

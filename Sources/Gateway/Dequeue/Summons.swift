@@ -40,7 +40,7 @@ struct Summons {
     mutating func received(_ message: ToCustomerSession) -> ETRNReply? {
         switch message {
         case .waiting(let count): self.count += count
-        case .mailboxRefused: isUnable = true
+        case .refused: isUnable = true
         default: return nil
         }
         answersLeft -= 1

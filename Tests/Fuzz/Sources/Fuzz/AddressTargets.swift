@@ -188,9 +188,11 @@ enum XTextTarget {
         for attribute in attributes {
             require(attribute.value?.utf8.contains(where: isControl) != true, "a control byte in an attribute")
         }
-        // An empty value, left of `IPV6:` alone, cannot be written; one that begins so again loses it again.
+        // What is left of `IPV6:` alone, or of `IPV6:[UNAVAILABLE]`, cannot be written; one that begins so again loses it again.
         let isPrintable = attributes.allSatisfy {
-            $0.value?.isEmpty != true && !($0.name == .address && $0.value?.lowercased().hasPrefix("ipv6:") == true)
+            guard let value = $0.value else { return true }
+            let isUnwritable = value.isEmpty || ["[UNAVAILABLE]", "[TEMPUNAVAIL]"].contains(value.uppercased())
+            return !isUnwritable && !($0.name == .address && value.lowercased().hasPrefix("ipv6:"))
         }
         if isPrintable { requireSame(parse(Array(printed.joined(separator: " ").utf8)), attributes, "\(printed)") }
     }

@@ -20,18 +20,18 @@ enum FromCustomerSession: Sendable {
 /// What it hears from there.
 enum ToCustomerSession: Sendable {
     case mailbox([MailboxItem])
-    case mailboxRefused(MailboxRefusal)
+    case refused(CustomerRefusal)
     case parcel(Lease)
     /// To look at: it is not on loan.
     case shown(Lease)
-    case parcelRefused(MailboxRefusal)
+    case parcelRefused(CustomerRefusal)
     /// Messages that wait.
     case waiting(Int)
     /// That many of its settlements are synced.
     case credit(Int)
 }
 
-enum MailboxRefusal: Sendable {
+enum CustomerRefusal: Sendable {
     /// Another session has it, or another way out.
     case inUse
     /// It has left meanwhile, or there is no such mailbox any more.
@@ -64,10 +64,10 @@ extension Queues {
         case .count:
             guard let queue = queue(key, routes), !queue.isListing else {
                 // What is being listed may be mail.
-                return answer(key, address, .mailboxRefused(.notNow))
+                return answer(key, address, .refused(.notNow))
             }
             guard !queue.sessions.contains(where: \.isTurned) else {
-                return answer(key, address, .mailboxRefused(.inUse))
+                return answer(key, address, .refused(.inUse))
             }
             answer(key, address, .waiting(queue.mayBeTaken ? queue.queued : 0))
         case .summon(let route): summon(key, address, route, routes)
@@ -81,7 +81,7 @@ extension Queues {
     /// One run at a time: while one is under way the answer is the same, and nothing is begun again.
     private func summon(_ key: QueueKey, _ address: SessionAddress, _ route: Route?, _ routes: Routes) {
         guard let queue = queue(key, routes), queue.mayBeTaken || queue.isListing else {
-            return answer(key, address, .mailboxRefused(.notNow))
+            return answer(key, address, .refused(.notNow))
         }
         answer(key, address, .waiting(queue.queued))
         guard !queue.isFlushing else { return }
@@ -97,16 +97,16 @@ extension Queues {
     }
 
     /// nil: it may be opened now.
-    private func refusal(of queue: GatewayQueue) -> MailboxRefusal? {
+    private func refusal(of queue: GatewayQueue) -> CustomerRefusal? {
         guard queue.route.gateway.dequeue.mailbox != nil else { return .gone }
         if queue.isListing || queue.route.gateway.isHeld || queue.route.store.isClosing || isStopping { return .notNow }
         return nil
     }
 
     private func openMailbox(_ key: QueueKey, _ address: SessionAddress, _ routes: Routes) {
-        guard let queue = queue(key, routes) else { return answer(key, address, .mailboxRefused(.gone)) }
-        if let refusal = refusal(of: queue) { return answer(key, address, .mailboxRefused(refusal)) }
-        guard queue.mailboxHolder == nil else { return answer(key, address, .mailboxRefused(.inUse)) }
+        guard let queue = queue(key, routes) else { return answer(key, address, .refused(.gone)) }
+        if let refusal = refusal(of: queue) { return answer(key, address, .refused(refusal)) }
+        guard queue.mailboxHolder == nil else { return answer(key, address, .refused(.inUse)) }
         queue.mailboxHolder = address
         var found: [(reference: ParcelReference, id: QueueID)] = []
         walkParcels { [self] reference in
