@@ -230,6 +230,8 @@ def views(browser: Browser, site: Site, primary: Primary, folder: Path | None) -
             expect(page.get_by_role("button", name="Sign out")).to_be_visible()
             for name, path in (("overview", ""), ("gateways", "gateways"), ("domain", "gateways/down.test/domain"),
                                ("forwarding", "gateways/down.test/forwarding"), ("quotas", "gateways/down.test/quotas"),
+                               ("dequeuing", "gateways/down.test/dequeuing"), ("atrn", "gateways/down.test/atrn"),
+                               ("etrn", "gateways/down.test/etrn"), ("mailbox", "gateways/down.test/mailbox"),
                                ("dns", "gateways/down.test/dns"), ("queue", "queue"), ("message", f"queue/{message}"),
                                ("settings", "settings"), ("access", "access"), ("audit", "audit")):
                 page.goto(f"http://127.0.0.1:{site.port}/#/{path}")

@@ -52,7 +52,7 @@ const helps = {
     "dequeue.mailbox.user": "The name by which POP3 logs in. Empty: the domain.",
     "dequeue.mailbox.password": "It is never shown again. Empty: nobody can log in.",
     "dequeue.mailbox.pop3": "Whether POP3 may open it.",
-    "dequeue.mailbox.readOnly": "When on, nothing can be deleted, and any way above may stand beside it.",
+    "dequeue.mailbox.readOnly": "When on, nothing can be deleted, and any way under Dequeuing may stand beside it.",
     "postmaster": "Where mail to Postmaster without a domain goes. Empty: it is kept held in @system.",
     "smarthost": "HOST:PORT of the relay for bounces and other mail of our own. Empty: sent directly.",
     "quotaCode": "For gateways that say nothing else.",
