@@ -96,6 +96,7 @@ struct CustomerDayTests {
             gateway.pass(seconds: 15)
             if gateway.isIdle { break }
         }
+        #expect(gateway.isIdle, "nothing is on loan to nobody: \(gateway.queue)")
         try end(true)
         gateway.ready()
         visit(true)
