@@ -23,9 +23,13 @@ struct DequeueTests {
 
     /// Says EHLO and AUTH CRAM-MD5 (RFC 2645 §5.1.2); the reply to the latter.
     @discardableResult
-    private func login(_ customer: ScriptedCustomer, user: String = "tim", secret: String = "geheim") -> String? {
-        customer.hear()
-        customer.say("EHLO customer.test", until: "ATRN\r\n")
+    private func login(
+        _ customer: ScriptedCustomer, user: String = "tim", secret: String = "geheim", greeted: Bool = false
+    ) -> String? {
+        if !greeted {
+            customer.hear()
+            customer.say("EHLO customer.test", until: "ATRN\r\n")
+        }
         let challenge = Array((customer.say("AUTH CRAM-MD5") ?? "").utf8.dropFirst(4).prefix { $0 > 32 })
         guard let bytes = Base64.decode(challenge) else { return nil }
         let digest = SASLFunctions.openSSL.hmacMD5(Array(secret.utf8), bytes).map { byte in
@@ -167,6 +171,28 @@ struct DequeueTests {
         #expect(gateway.run { again.commands.last == "QUIT" })
         gateway.pass(seconds: 2)
         #expect(gateway.queue.allSatisfy { $0.domain == Gateway.systemDomain })
+    }
+
+    @Test("T-D5: guesses are counted whatever the mechanism, on every port", arguments: ["CRAM-MD5", "SCRAM-SHA-256"])
+    func guesses(mechanism: String) throws {
+        let gateway = try gateway(Self.a, Self.e.replacing("requireAuthentication=false", with: "requireAuthentication=true"), cores: 1)
+        let guess = { (port: UInt16, end: String) in
+            let customer = ScriptedCustomer(gateway, port: port)
+            customer.hear()
+            customer.say("EHLO customer.test", until: end)
+            guard mechanism == "SCRAM-SHA-256" else { return login(customer, secret: "falsch", greeted: true) }
+            var exchange = SASLClientExchange(.scramSHA256, user: "tim", password: "falsch", functions: .openSSL)
+            let first = String(decoding: Base64.encode(exchange.initialResponse!), as: UTF8.self)
+            let challenge = Array((customer.say("AUTH SCRAM-SHA-256 \(first)") ?? "").utf8.dropFirst(4).prefix { $0 > 32 })
+            guard let response = challenge.withUnsafeBytes({ try? exchange.respond(to: $0) }) else { return "454" }
+            return customer.say(String(decoding: Base64.encode(response), as: UTF8.self))
+        }
+        for number in 0..<Guesses.ofClientMax {
+            let reply = number % 2 == 0 ? guess(366, "ATRN\r\n") : guess(25, "\r\n")
+            #expect(reply?.hasPrefix("535") == true, "\(number): \(reply ?? "nothing")")
+        }
+        #expect(guess(366, "ATRN\r\n")?.hasPrefix("454") == true)
+        #expect(guess(25, "\r\n")?.hasPrefix("454") == true)
     }
 
     // MARK: ETRN

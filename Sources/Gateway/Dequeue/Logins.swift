@@ -78,7 +78,7 @@ struct Guesses {
     static let ofUserMax = 100
     private static let nanoseconds: UInt64 = 600 * Limits.nanosecondsPerSecond
     /// Clients and users that are remembered; above, all are forgotten.
-    private static let entriesMax = 100_000
+    private static let entriesMax = 20_000
 
     func mayTry(_ user: String, _ client: IPAddress, now: UInt64) -> Bool {
         let ofClient = Self.live(byClient[client], now)

@@ -51,7 +51,9 @@ final class ODMRSession: CustomerSession {
     override func work(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Next {
         delayed = machine.errorCount
         while true {
-            switch machine.next(input, consumed: &consumed, into: &connection.output) {
+            let event = machine.next(input, consumed: &consumed, into: &connection.output)
+            noteFailures()
+            switch event {
             case .needMore: return .receive
             case .hello: break
             case .startTLS:
@@ -59,11 +61,8 @@ final class ODMRSession: CustomerSession {
                 return .startTLS
             case .ask(let question):
                 asked = question.user
-                let errors = machine.errorCount
                 machine.answer(core.answer(question, for: .customer, client: client), into: &connection.output)
-                if machine.errorCount > errors {
-                    core.loginFailed(asked, client, session: name, listener: kind.rawValue)
-                }
+                noteFailures()
             case .authenticated(let user):
                 let gateways = core.routes.snapshot.gateways(ofCustomer: user).map(\.domain).joined(separator: ",")
                 core.log.loggedIn(
@@ -75,6 +74,14 @@ final class ODMRSession: CustomerSession {
             case .hangUp: return .goodbye("hung up \(machine.phase.words)")
             }
         }
+    }
+
+    private var notedFailures = 0
+
+    private func noteFailures() {
+        guard machine.failedLoginCount > notedFailures else { return }
+        notedFailures = machine.failedLoginCount
+        core.loginFailed(asked, client, session: name, listener: kind.rawValue)
     }
 
     /// What is his, and what of it he wants. False: answered at once.

@@ -75,16 +75,16 @@ final class POP3Session: CustomerSession {
     override func work(_ input: UnsafeRawBufferPointer, _ consumed: inout Int) -> Next {
         delayed = machine.failedLoginCount
         while true {
-            switch machine.next(input, consumed: &consumed, into: &connection.output) {
+            let event = machine.next(input, consumed: &consumed, into: &connection.output)
+            // SCRAM fails by what the client says last, and not by an answer of ours.
+            noteFailures()
+            switch event {
             case .needMore: return .receive
             case .outputFull: return .room
             case .ask(let question):
                 asked = question.user
-                let failures = machine.failedLoginCount
                 machine.answer(core.answer(question, for: .pop3, client: client), into: &connection.output)
-                if machine.failedLoginCount > failures {
-                    core.loginFailed(asked, client, session: name, listener: kind.rawValue)
-                }
+                noteFailures()
             case .login(let user):
                 if login(user) { return .busy }
             case .startTLS:
@@ -107,6 +107,14 @@ final class POP3Session: CustomerSession {
             case .hangUp: return .goodbye(isUpdated ? "quit" : "hung up \(machine.phase.words)")
             }
         }
+    }
+
+    private var notedFailures = 0
+
+    private func noteFailures() {
+        guard machine.failedLoginCount > notedFailures else { return }
+        notedFailures = machine.failedLoginCount
+        core.loginFailed(asked, client, session: name, listener: kind.rawValue)
     }
 
     private func uniqueID(_ message: Int) -> [UInt8] {

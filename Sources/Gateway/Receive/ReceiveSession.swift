@@ -233,6 +233,7 @@ final class ReceiveSession {
             hasMoved = consumed > 0
             return consumed
         }
+        noteFailures()
         countReplies()
         switch next {
         case .receive:
@@ -348,11 +349,19 @@ final class ReceiveSession {
     private var summons: Summons?
 
     private func answer(_ question: SASLQuestion) {
-        let errors = machine.errorCount
+        asked = question.user
         machine.answer(core.answer(question, for: .customer, client: client), into: &connection.output)
-        if machine.errorCount > errors {
-            core.loginFailed(question.user, client, session: name, listener: kind.rawValue)
-        }
+        noteFailures()
+    }
+
+    private var asked = ""
+    private var notedFailures = 0
+
+    /// SCRAM fails by what the client says last, and not by an answer of ours.
+    private func noteFailures() {
+        guard machine.failedLoginCount > notedFailures else { return }
+        notedFailures = machine.failedLoginCount
+        core.loginFailed(asked, client, session: name, listener: kind.rawValue)
     }
 
     private func summoned(_ reply: ETRNReply) {

@@ -38,7 +38,9 @@ extension ODMRServerSession {
             state = .answeringCredentials
             return .ask(question)
         case .authenticated(let user): return .authenticated(user: user)
-        case .refused(let reply): return reply.isPermanent ? countError(into: &output) : nil
+        case .refused(let reply):
+            if reply.isFailedLogin { failedLoginCount += 1 }
+            return reply.isPermanent ? countError(into: &output) : nil
         }
     }
 

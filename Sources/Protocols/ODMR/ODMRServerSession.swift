@@ -52,6 +52,8 @@ public struct ODMRServerSession: ~Copyable {
     var lines = LineReader()
     var commandCount = 0
     public internal(set) var errorCount = 0
+    /// Logins with a wrong user or secret.
+    public internal(set) var failedLoginCount = 0
 
     /// - `isTLS`: the handshake is done before the greeting.
     public init(settings: ODMRServerSettings, offer: SASLOffer, isTLS: Bool = false) {

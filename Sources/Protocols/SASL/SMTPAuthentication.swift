@@ -108,6 +108,9 @@ public struct SMTPAuthentication {
 }
 
 extension Reply {
+    /// The credentials were wrong.
+    var isFailedLogin: Bool { code == 535 }
+
     /// RFC 4954 §4 and §6.
     init(_ failure: SASLFailure) {
         switch failure {

@@ -215,6 +215,7 @@ extension SMTPServerSession {
         case .refused(let reply):
             state = .commands
             if reply.isPermanent { errorCount += 1 }
+            if reply.isFailedLogin { failedLoginCount += 1 }
             return nil
         }
     }

@@ -42,6 +42,8 @@ public struct SMTPServerSession: ~Copyable {
 
     public internal(set) var transactionCount = 0
     public internal(set) var errorCount = 0
+    /// Logins with a wrong user or secret.
+    public internal(set) var failedLoginCount = 0
     var commandCount = 0
 
     /// - `isTLS`: the handshake is done before the greeting (RFC 8314 §3.3).
