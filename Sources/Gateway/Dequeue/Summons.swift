@@ -4,7 +4,7 @@ import Reactor
 /// One ETRN (RFC 1985): whose mail it asks for, whether the asker may have it, and how much of it is on its way now.
 ///
 /// A domain that is unknown, another's, or whose customer takes his mail another way: one answer, at once (T-C4).
-struct Summons {
+final class Summons {
     private unowned let core: Core
     private let request: ETRNRequest
     private let user: String?
@@ -19,7 +19,7 @@ struct Summons {
     }
 
     /// Tells the homes. The reply, where there is nobody to ask.
-    mutating func start() -> ETRNReply? {
+    func start() -> ETRNReply? {
         let gateways = named.filter(isGranted)
         guard !gateways.isEmpty else {
             let snapshot = core.routes.snapshot
@@ -37,7 +37,7 @@ struct Summons {
     }
 
     /// A home's answer; with the last one the reply.
-    mutating func received(_ message: ToCustomerSession) -> ETRNReply? {
+    func received(_ message: ToCustomerSession) -> ETRNReply? {
         switch message {
         case .waiting(let count): self.count += count
         case .refused: isUnable = true

@@ -152,7 +152,7 @@ extension SMTPServerSession {
         if settings.offersStartTLS, !isTLS { output.append("250-STARTTLS\r\n") }
         output.append("250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n")
         if settings.offersETRN { output.append("250-ETRN\r\n") }
-        if let announcement = authentication?.announcement {
+        if let announcement = login?.authentication.announcement {
             output.append("250-")
             output.append(text: announcement)
             output.append("\r\n")
@@ -181,10 +181,10 @@ extension SMTPServerSession {
     private mutating func authenticate(
         _ cursor: inout SMTPLineCursor, into output: inout ByteOutput
     ) throws(SMTPRefusal) -> Event? {
-        guard authentication != nil else { throw .notImplemented }
+        guard let login else { throw .notImplemented }
         guard stage == .ready else { throw .badSequence(isInTransaction ? "Not in a transaction" : "Say EHLO first") }
         _ = cursor.skip(UInt8(ascii: " "))
-        return take(authentication!.start(cursor.rest, into: &output))
+        return take(login.authentication.start(cursor.rest, into: &output))
     }
 
     /// A line within an AUTH.
@@ -197,7 +197,7 @@ extension SMTPServerSession {
             return hangUp(Reply(500, EnhancedStatus(5, 5, 2), "Bare LF; lines end with CRLF"), into: &output)
         }
         let line = UnsafeRawBufferPointer(rebasing: input[start..<end - 2])
-        return take(authentication!.received(line, into: &output))
+        return take(login!.authentication.received(line, into: &output))
     }
 
     /// nil where the peer's next line goes on.
@@ -230,7 +230,7 @@ extension SMTPServerSession {
             cursor.skipSpaces()
             let request = try ETRNRequest(argument: Array(cursor.rest))
             state = .answering(.etrn)
-            return .etrn(request, user: authentication?.user)
+            return .etrn(request, user: login?.authentication.user)
         } catch {
             answer(error.reply, into: &output)
             return nil

@@ -36,9 +36,8 @@ public struct SMTPServerSession: ~Copyable {
     /// The peer said MAIL since EHLO, RSET or the last message: what it pipelined behind a refusal is no error of its.
     var hasSaidMail = false
 
-    private let offer: SASLOffer?
-    /// nil: AUTH is not offered.
-    var authentication: SMTPAuthentication?
+    /// nil: AUTH is not offered. Elsewhere, for most sessions have none, and there are many of them.
+    var login: Login?
 
     public internal(set) var transactionCount = 0
     public internal(set) var errorCount = 0
@@ -51,8 +50,7 @@ public struct SMTPServerSession: ~Copyable {
     public init(settings: borrowing SMTPServerSettings, isTLS: Bool = false, offer: SASLOffer? = nil) {
         self.settings = copy settings
         self.isTLS = isTLS
-        self.offer = offer
-        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: isTLS) }
+        login = offer.map { Login($0, isTLS: isTLS) }
     }
 }
 
@@ -163,6 +161,20 @@ extension SMTPServerSession {
         case xclient
         case credentials
         case etrn
+    }
+
+    /// What AUTH has come to.
+    final class Login {
+        private let offer: SASLOffer
+        var authentication: SMTPAuthentication
+
+        init(_ offer: SASLOffer, isTLS: Bool) {
+            self.offer = offer
+            authentication = SMTPAuthentication(offer: offer, isTLS: isTLS)
+        }
+
+        /// Nothing that was said counts any more.
+        func beginAnew(isTLS: Bool) { authentication = SMTPAuthentication(offer: offer, isTLS: isTLS) }
     }
 
     enum Stage {
@@ -313,7 +325,7 @@ extension SMTPServerSession {
     public mutating func answer(_ answer: SASLAnswer, into output: inout ByteOutput) {
         guard case .answering(.credentials) = state else { preconditionFailure("nothing was asked") }
         state = .commands
-        let event = authentication!.answer(answer, into: &output)
+        let event = login!.authentication.answer(answer, into: &output)
         if case .authenticated(let user)? = take(event) { state = .authenticatedDue(user: user) }
     }
 
@@ -331,7 +343,7 @@ extension SMTPServerSession {
         isTLS = true
         state = .commands
         stage = .hello
-        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: true) }
+        login?.beginAnew(isTLS: true)
     }
 
     /// Takes the attributes over: the conversation begins anew, with a greeting.
@@ -339,7 +351,7 @@ extension SMTPServerSession {
         guard case .answering(.xclient) = state else { preconditionFailure("no XCLIENT to answer") }
         stage = .hello
         state = .connected
-        authentication = offer.map { SMTPAuthentication(offer: $0, isTLS: isTLS) }
+        login?.beginAnew(isTLS: isTLS)
         greet(into: &output)
     }
 
