@@ -175,7 +175,8 @@ struct DequeueTests {
 
     @Test("T-D5: guesses are counted whatever the mechanism, on every port", arguments: ["CRAM-MD5", "SCRAM-SHA-256"])
     func guesses(mechanism: String) throws {
-        let gateway = try gateway(Self.a, Self.e.replacing("requireAuthentication=false", with: "requireAuthentication=true"), cores: 1)
+        let gateway = try gateway(
+            Self.a, Self.e.replacing("requireAuthentication=false", with: "requireAuthentication=true"), cores: 1)
         let guess = { (port: UInt16, end: String) in
             let customer = ScriptedCustomer(gateway, port: port)
             customer.hear()
@@ -183,7 +184,8 @@ struct DequeueTests {
             guard mechanism == "SCRAM-SHA-256" else { return login(customer, secret: "falsch", greeted: true) }
             var exchange = SASLClientExchange(.scramSHA256, user: "tim", password: "falsch", functions: .openSSL)
             let first = String(decoding: Base64.encode(exchange.initialResponse!), as: UTF8.self)
-            let challenge = Array((customer.say("AUTH SCRAM-SHA-256 \(first)") ?? "").utf8.dropFirst(4).prefix { $0 > 32 })
+            let challenge = Array(
+                (customer.say("AUTH SCRAM-SHA-256 \(first)") ?? "").utf8.dropFirst(4).prefix { $0 > 32 })
             guard let response = challenge.withUnsafeBytes({ try? exchange.respond(to: $0) }) else { return "454" }
             return customer.say(String(decoding: Base64.encode(response), as: UTF8.self))
         }
