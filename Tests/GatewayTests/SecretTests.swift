@@ -131,4 +131,27 @@ struct SecretTests {
         _ = try directory.delete("b.test", expectedETag: nil)
         #expect(directory.snapshot.gateways(ofCustomer: "tim").isEmpty)
     }
+
+    @Test(
+        "what keeps a customer from coming is said",
+        arguments: [
+            ("dequeue.method=mailbox", ["nobody can log in to the mailbox: set `dequeue.mailbox.password`"]),
+            ("dequeue.method=mailbox dequeue.mailbox.password=geheim", []),
+            ("dequeue.method=atrn", ["`a.test` can't log in for ATRN: set `dequeue.secret`"]),
+            ("dequeue.method=etrn dequeue.secret=geheim", []),
+            (
+                "dequeue.method=etrn dequeue.etrn.requireAuthentication=false",
+                ["nobody may ask by ETRN: name addresses in `dequeue.etrn.allow`"]
+            ),
+            ("dequeue.method=etrn dequeue.etrn.requireAuthentication=false dequeue.etrn.allow=192.0.2.1", []),
+            ("hold=true", []),
+        ])
+    func obstacles(_ assignments: String, _ expected: [String]) throws {
+        let directory = try SQLiteDirectory(inMemoryWith: { 0 })
+        var document = try GatewayDocument(domain: "a.test")
+        try document.apply(assignments.split(separator: " ").map(String.init))
+        _ = try directory.create(document)
+        let gateway = try #require(directory.snapshot.gateway(forDomain: "a.test"))
+        #expect(gateway.dequeue.obstacles(hasSecret: gateway.dequeue.secret != nil) == expected)
+    }
 }

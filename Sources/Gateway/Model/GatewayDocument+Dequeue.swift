@@ -109,3 +109,28 @@ extension Gateway.Dequeue {
                     offersIMAP: mailbox.offersIMAP, isReadOnly: mailbox.isReadOnly) : nil)
     }
 }
+
+extension Gateway.Dequeue {
+    /// What keeps its customer from coming, in an administrator's words.
+    ///
+    /// - Parameter hasSecret: The customer's secret is set, at this gateway or another of his.
+    func obstacles(hasSecret: Bool) -> [String] {
+        var found: [String] = []
+        if let mailbox, mailbox.password == nil {
+            found.append("nobody can log in to the mailbox: set `dequeue.mailbox.password`")
+        }
+        let wantsSecret =
+            switch method {
+            case .atrn: atrn.requiresAuthentication
+            case .etrn: etrn.requiresAuthentication
+            case .none, .mailbox: false
+            }
+        if wantsSecret, !hasSecret {
+            found.append("`\(user)` can't log in for \(method.rawValue.uppercased()): set `dequeue.secret`")
+        }
+        if method == .etrn, !etrn.requiresAuthentication, etrn.allow.isEmpty {
+            found.append("nobody may ask by ETRN: name addresses in `dequeue.etrn.allow`")
+        }
+        return found
+    }
+}

@@ -191,6 +191,8 @@ final class RunningProcess: MailProcess, @unchecked Sendable {
         if gateway.delivery == .onContact {
             list.append("delivery is `onContact`: mail waits until it is asked for or flushed")
         }
+        let customer = directory.snapshot.gateways(ofCustomer: gateway.dequeue.user)
+        list += gateway.dequeue.obstacles(hasSecret: customer.contains { $0.dequeue.secret != nil })
         return list
     }
 
