@@ -46,7 +46,8 @@ private final class WholePath {
             hostname: "mx1.provider.test", messageSizeMax: 50 << 20, recipientsMax: 1_000, connectionsMax: 1_000,
             connectionsPerNetworkMax: 1_000, messageMemoryBytes: 16 << 20, trust: Configuration.Trust(),
             identity: Identity(names: ["mx1.provider.test"], addresses: [IPAddress("192.0.2.1")!], ports: [25]),
-            serverTLS: nil, clientTLS: CoreSettings.ClientTLS(unverified: context, verified: context))
+            serverTLS: nil, clientTLS: CoreSettings.ClientTLS(unverified: context, verified: context),
+            logins: LoginMeans(nobodySecret: [UInt8](repeating: 0, count: 32)))
         backend.makePrimary = { StillPrimary() }
         core = Core(
             Core.Parts(
